@@ -1,0 +1,111 @@
+"""A request that has been checked: method, arguments, items. Frozen; what every handler is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from openk.wire.methods import Method
+from openk_daemon.identity.caller import Peer
+from openk_daemon.policy.decision import Resource
+from openk_daemon.refusal import Refusal
+from openk_daemon.store.seam import Write
+from openk_memory.pool import Lease
+
+Value = int | bool | str | memoryview | dict[str, memoryview] | list[str]
+"""An argument: memoryviews are slices of the locked receive buffer, valid until the reply is made."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arguments:
+    """Typed access to a map that the table's check let through. Names come from code, never from clients."""
+
+    values: Mapping[str, Value]
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self.values.get(name, default)
+        if not isinstance(value, str):
+            raise Refusal("request.invalid", f"{name} is missing")
+        return value
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        value = self.values.get(name, default)
+        if not isinstance(value, int):
+            raise Refusal("request.invalid", f"{name} is missing")
+        return value
+
+    def optional_integer(self, name: str) -> int | None:
+        value = self.values.get(name)
+        return value if isinstance(value, int) else None
+
+    def optional_text(self, name: str) -> str | None:
+        value = self.values.get(name)
+        return value if isinstance(value, str) else None
+
+    def flag(self, name: str) -> bool:
+        return self.values.get(name) is True
+
+    def view(self, name: str) -> memoryview:
+        value = self.values.get(name)
+        if not isinstance(value, memoryview):
+            raise Refusal("request.invalid", f"{name} is missing")
+        return value
+
+    def optional_view(self, name: str) -> memoryview | None:
+        value = self.values.get(name)
+        return value if isinstance(value, memoryview) else None
+
+    def fields(self, name: str) -> dict[str, memoryview] | None:
+        value = self.values.get(name)
+        return value if isinstance(value, dict) else None
+
+    def has(self, name: str) -> bool:
+        return name in self.values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """`items` has one element when the request was not in batch form (`batch` False)."""
+
+    method: Method
+    arguments: Arguments
+    items: Sequence[Arguments]
+    batch: bool
+    resource: Resource
+    peer: Peer
+    request: str
+    """The request id that errors, logs and the audit record share."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sealed:
+    """A secret in a reply: `lease` holds it in locked memory; whoever encodes the reply releases it."""
+
+    lease: Lease
+    length: int
+
+
+Plain = int | bool | str | bytes | None | Sequence["Plain"] | Mapping[str, "Plain"]
+Answer = Mapping[str, Plain | Sealed | Mapping[str, Sealed]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class After:
+    """A step to take once the outcome is durable (`apply`), or when it could not be made so (`forget`)."""
+
+    apply: Callable[[], None]
+    forget: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a handler returns: it changes nothing itself. The pipeline commits `writes` with the audit
+    record, then runs `after`, then replies with `results`.
+
+    One element of `results` per item of the call; a Refusal there is that item's error. `facts` are extra
+    audit facts (JSON scalars; names and numbers, never values)."""
+
+    results: Sequence[Answer | Refusal]
+    writes: Sequence[Write] = ()
+    facts: tuple[tuple[str, str | int], ...] = ()
+    after: Sequence[After] = ()

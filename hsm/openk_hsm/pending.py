@@ -1,0 +1,126 @@
+"""An answer that is not there yet, and how a handler waits for it.
+
+Handlers are coroutines, but not trio tasks: a task per request costs more than most requests
+(docs/adr/0002-handlers-are-not-tasks.md).  They await only `Pending` values, which lanes and stores
+settle on the trio thread.  `drive` steps such a coroutine; `settle` lets a trio task wait for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from typing import Generic, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+Flow = Coroutine["Pending[object]", None, T]
+"""A coroutine that awaits nothing but `Pending` values."""
+
+
+class Pending(Generic[T]):
+    """One answer, settled exactly once, on the thread that runs trio.
+
+    Whoever creates it settles it, with `resolve` or `fail`; a bound on how long that takes is the
+    creator's duty (deadline of a lane, of a commit), so that no waiter waits for ever.
+    """
+
+    __slots__ = ("_error", "_settled", "_value", "_waiter")
+
+    def __init__(self) -> None:
+        self._settled = False
+        self._value: T | None = None
+        self._error: Exception | None = None
+        self._waiter: Callable[[], None] | None = None
+
+    @property
+    def settled(self) -> bool:
+        return self._settled
+
+    def resolve(self, value: T) -> None:
+        """Settle with a value and run the waiter at once. Raises RuntimeError when settled before."""
+        self._settle(value, None)
+
+    def fail(self, error: Exception) -> None:
+        """Settle with an error, which the waiter will see raised."""
+        self._settle(None, error)
+
+    def _settle(self, value: T | None, error: Exception | None) -> None:
+        if self._settled:
+            raise RuntimeError("a Pending was settled twice")
+        self._settled = True
+        self._value = value
+        self._error = error
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            waiter()
+
+    def when_settled(self, waiter: Callable[[], None]) -> None:
+        """Run `waiter` once settled, at once if that is so already. One waiter only."""
+        if self._settled:
+            waiter()
+        elif self._waiter is not None:
+            raise RuntimeError("a Pending has one waiter")
+        else:
+            self._waiter = waiter
+
+    def result(self) -> T:
+        """The value, or the error raised. Raises RuntimeError before it is settled."""
+        if not self._settled:
+            raise RuntimeError("a Pending was read before it was settled")
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]  # resolved: the value has type T
+
+    def __await__(self) -> Generator[Pending[object], None, T]:
+        if not self._settled:
+            yield self  # type: ignore[misc]  # the driver needs only when_settled
+        return self.result()
+
+
+def resolved(value: T) -> Pending[T]:
+    """A Pending that holds its value from the start."""
+    pending: Pending[T] = Pending()
+    pending.resolve(value)
+    return pending
+
+
+def failed(error: Exception) -> Pending[T]:
+    """A Pending that raises from the start."""
+    pending: Pending[T] = Pending()
+    pending.fail(error)
+    return pending
+
+
+def drive(flow: Flow[T], finish: Callable[[T | None, Exception | None], None]) -> None:
+    """Step `flow` until it returns or raises, then call `finish` with its value or its error."""
+
+    def step() -> None:
+        try:
+            awaited = flow.send(None)
+        except StopIteration as stop:
+            finish(stop.value, None)
+        except Exception as error:  # noqa: BLE001 - finish is the one place that judges errors
+            finish(None, error)
+        else:
+            awaited.when_settled(step)
+
+    step()
+
+
+async def settle(flow: Flow[T]) -> T:
+    """Run a flow from inside a trio task (start-up, tests) and wait for its value."""
+    done = trio.Event()
+    outcome: Pending[T] = Pending()
+
+    def finish(value: T | None, error: Exception | None) -> None:
+        if error is not None:
+            outcome.fail(error)
+        else:
+            outcome.resolve(value)  # type: ignore[arg-type]  # no error: the value has type T
+        done.set()
+
+    drive(flow, finish)
+    await done.wait()
+    return outcome.result()
