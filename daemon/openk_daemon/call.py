@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 from openk.wire.methods import Method
@@ -10,6 +10,7 @@ from openk_daemon.identity.caller import Peer
 from openk_daemon.policy.decision import Resource
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Write
+from openk_hsm.pending import Pending
 from openk_memory.pool import Lease
 
 Value = int | bool | str | memoryview | dict[str, memoryview] | list[str]
@@ -109,3 +110,7 @@ class Outcome:
     writes: Sequence[Write] = ()
     facts: tuple[tuple[str, str | int], ...] = ()
     after: Sequence[After] = ()
+
+
+Handler = Callable[[Call], Coroutine[Pending[object], None, Outcome]]
+"""A coroutine function that awaits nothing but Pending values; raises Refusal where no item can be served."""
