@@ -1,0 +1,240 @@
+"""The log: one line an event, to one descriptor.  Bounded, and it never holds the daemon up.
+
+    {"time": "2026-01-31T09:30:00.123456Z", "level": "warning", "category": "hsm", "event": "worker.died", ...}
+
+Under journald each line begins with its priority (`<4>`, sd-daemon(3)); on a terminal it is made readable.
+
+What cannot be written at once is dropped and counted (a stalled reader of the log must not stall openk),
+and an event that repeats too often is written a few times and then counted; the next line that gets
+through says how many were lost.  Facts are redacted by type (`render.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum, StrEnum
+from typing import Final
+
+from openk_daemon.observe.render import Shown, chain, plain
+
+
+class Level(IntEnum):
+    DEBUG = 10
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+    CRITICAL = 50
+
+
+class Category(StrEnum):
+    """Which part of the daemon speaks. Levels can be set for each of them."""
+
+    REQUESTS = "requests"
+    CRYPTO = "crypto"
+    STORAGE = "storage"
+    HSM = "hsm"
+    POLICY = "policy"
+    AUDIT = "audit"
+    LIFECYCLE = "lifecycle"
+
+
+class Form(StrEnum):
+    JSON = "json"
+    JOURNAL = "journal"
+    TERMINAL = "terminal"
+
+
+LINE_MOST: Final = 4096
+"""Bytes of a line: PIPE_BUF, so that a write to a pipe that poll calls writable is whole and cannot block."""
+REPEATS_MOST: Final = 20
+"""Lines of one event within REPEATS_SECONDS; more are counted, not written. Debug lines are exempt."""
+REPEATS_SECONDS: Final = 10.0
+_PRIORITY: Final = {Level.DEBUG: 7, Level.INFO: 6, Level.WARNING: 4, Level.ERROR: 3, Level.CRITICAL: 2}
+_RESERVED: Final = frozenset({"time", "level", "category", "event", "error", "suppressed", "dropped"})
+
+
+@dataclass(slots=True)
+class _Repeats:
+    since: float = 0.0
+    written: int = 0
+    suppressed: int = 0
+
+
+def form_for(descriptor: int, environment: Mapping[str, str]) -> Form:
+    """How lines should look on `descriptor`: JOURNAL_STREAM names journald's (systemd.exec(5))."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return Form.JSON
+    if environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
+        return Form.JOURNAL
+    return Form.TERMINAL if os.isatty(descriptor) else Form.JSON
+
+
+@dataclass(slots=True)
+class Sink:
+    """Where lines go. `dropped` counts those that found the descriptor full or broken, for good."""
+
+    descriptor: int = 2
+    form: Form = Form.JSON
+    clock: Callable[[], float] = time.time
+    dropped: int = 0
+    _unsaid: int = 0
+    _repeats: dict[str, _Repeats] = field(default_factory=dict[str, _Repeats])
+
+    def write(self, level: Level, category: Category, event: str, facts: dict[str, Shown]) -> None:
+        now = self.clock()
+        if level > Level.DEBUG:
+            suppressed = self._admit(f"{category}/{event}", now)
+            if suppressed is None:
+                return
+            if suppressed:
+                facts["suppressed"] = suppressed
+        if self._unsaid:
+            facts["dropped"] = self._unsaid
+        line = _encode(self.form, now, level, category, event, facts)
+        if self._send(line):
+            self._unsaid = 0
+        else:
+            self.dropped += 1
+            self._unsaid += 1
+
+    def _admit(self, name: str, now: float) -> int | None:
+        """How many lines of this event were suppressed before this one; None if this one is, too.
+        Event names come from code, so there are finitely many."""
+        repeats = self._repeats.get(name)
+        if repeats is None:
+            repeats = self._repeats[name] = _Repeats(now)
+        if not 0 <= now - repeats.since < REPEATS_SECONDS:
+            repeats.since = now
+            repeats.written = 0
+        if repeats.written >= REPEATS_MOST:
+            repeats.suppressed += 1
+            return None
+        repeats.written += 1
+        suppressed, repeats.suppressed = repeats.suppressed, 0
+        return suppressed
+
+    def _send(self, line: bytes) -> bool:
+        try:
+            poll = select.poll()
+            poll.register(self.descriptor, select.POLLOUT)
+            ready = poll.poll(0)
+            return bool(ready) and bool(ready[0][1] & select.POLLOUT) and os.write(self.descriptor, line) == len(line)
+        except OSError:  # closed, disk full: counted by the caller, told when writing works again
+            return False
+
+
+def _encode(form: Form, now: float, level: Level, category: Category, event: str, facts: dict[str, Shown]) -> bytes:
+    stamp = datetime.fromtimestamp(now, UTC)
+    if form is Form.TERMINAL:
+        words = [f"{stamp:%H:%M:%S}.{stamp.microsecond // 1000:03} {level.name:8} {category:9} {event}"]
+        words += [f"{name}={_word(value)}" for name, value in facts.items()]
+        return _fit(" ".join(words).encode("ascii", "backslashreplace"))
+    record: dict[str, Shown] = {
+        "time": f"{stamp:%Y-%m-%dT%H:%M:%S.%f}Z",
+        "level": level.name.lower(),
+        "category": str(category),
+        "event": event,
+    }
+    prefix = f"<{_PRIORITY[level]}>" if form is Form.JOURNAL else ""
+    line = _json_line(prefix, record | facts)
+    return line if len(line) <= LINE_MOST else _shorten(prefix, record, facts)
+
+
+def _json_line(prefix: str, record: Mapping[str, Shown]) -> bytes:
+    return f"{prefix}{json.dumps(record)}\n".encode()
+
+
+def _shorten(prefix: str, record: dict[str, Shown], facts: Mapping[str, Shown]) -> bytes:
+    """Too much was said: keep the facts that fit, shortest first, so that the line stays whole JSON."""
+    record["cut"] = True
+    line = _json_line(prefix, record)
+    for name, value in sorted(facts.items(), key=lambda fact: len(json.dumps(fact[1]))):
+        longer = _json_line(prefix, record | {name: value})
+        if len(longer) > LINE_MOST:
+            break
+        record[name] = value
+        line = longer
+    return line
+
+
+def _word(value: Shown) -> str:
+    """A fact for the terminal: text bare where that cannot mislead, all else as JSON (control characters escaped)."""
+    if isinstance(value, str) and value.isascii() and value.isprintable() and " " not in value and value:
+        return value
+    return json.dumps(value)
+
+
+def _fit(line: bytes) -> bytes:
+    return line + b"\n" if len(line) < LINE_MOST else line[: LINE_MOST - 4] + b"...\n"
+
+
+class Log:
+    """What a room is given to speak through. `debugging` is a plain attribute: test it before building facts
+    on the request path. Event names are constants of the code (`worker.died`), never made from input."""
+
+    __slots__ = ("_facts", "_level", "_levels", "_sink", "category", "debugging")
+
+    def __init__(
+        self, sink: Sink, category: Category, levels: Mapping[Category, Level], facts: dict[str, Shown] | None = None
+    ) -> None:
+        self.category = category
+        self._sink = sink
+        self._levels = levels
+        self._level = levels.get(category, Level.INFO)
+        self._facts = facts or {}
+        self.debugging = self._level <= Level.DEBUG
+
+    def child(self, category: Category) -> Log:
+        """The same log, for another part of the daemon."""
+        return Log(self._sink, category, self._levels, self._facts)
+
+    def bind(self, **facts: object) -> Log:
+        """A log that adds `facts` (a request id, a lane) to each of its lines."""
+        return Log(self._sink, self.category, self._levels, self._facts | _named(facts))
+
+    def debug(self, event: str, /, **facts: object) -> None:
+        if self.debugging:
+            self._write(Level.DEBUG, event, None, facts)
+
+    def info(self, event: str, /, **facts: object) -> None:
+        self._write(Level.INFO, event, None, facts)
+
+    def warning(self, event: str, /, error: BaseException | None = None, **facts: object) -> None:
+        self._write(Level.WARNING, event, error, facts)
+
+    def error(self, event: str, /, error: BaseException | None = None, **facts: object) -> None:
+        self._write(Level.ERROR, event, error, facts)
+
+    def critical(self, event: str, /, error: BaseException | None = None, **facts: object) -> None:
+        self._write(Level.CRITICAL, event, error, facts)
+
+    @property
+    def dropped(self) -> int:
+        """Lines lost because nobody took them."""
+        return self._sink.dropped
+
+    def _write(self, level: Level, event: str, error: BaseException | None, facts: dict[str, object]) -> None:
+        if level < self._level:
+            return
+        shown = self._facts | _named(facts)
+        if error is not None:
+            shown["error"] = chain(error)
+        self._sink.write(level, self.category, event, shown)
+
+
+def _named(facts: dict[str, object]) -> dict[str, Shown]:
+    return {f"{name}_" if name in _RESERVED else name: value for name, value in plain(facts).items()}
+
+
+def open_log(level: Level = Level.INFO, overrides: Mapping[Category, Level] | None = None, descriptor: int = 2) -> Log:
+    """The daemon's log on standard error. `child` gives each room its own category."""
+    levels = dict.fromkeys(Category, level) | dict(overrides or {})
+    return Log(Sink(descriptor, form_for(descriptor, os.environ)), Category.LIFECYCLE, levels)

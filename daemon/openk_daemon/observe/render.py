@@ -1,0 +1,140 @@
+"""Facts and errors as plain values that are safe to write down.  Redaction is by type, not by name.
+
+What may hold a secret (bytes, memoryviews, leases, anything unknown) is shown as its type and length and
+never as its value; text, numbers and enumerations are shown.  Secrets never become `str` in openk
+(docs/threat-model.md), so this is a second fence, not the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from types import TracebackType
+from typing import Final, cast
+
+Shown = None | bool | int | float | str | list["Shown"] | dict[str, "Shown"]
+
+TEXT_MOST: Final = 512
+"""Characters of one text; the rest is cut."""
+ITEMS_MOST: Final = 32
+DEPTH_MOST: Final = 4
+CHAIN_MOST: Final = 6
+"""Errors shown of one chain of causes."""
+FRAMES_MOST: Final = 8
+"""Innermost frames shown of each error."""
+
+
+def show(value: object, depth: int = DEPTH_MOST) -> Shown:
+    """`value` as JSON may hold it. Never raises for any value, and never calls its `repr` or `str`."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Enum):
+        return f"{type(value).__name__}.{value.name}" if not isinstance(value, str) else cut(value.value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, str):
+        return cut(str.__str__(value))
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{type(value).__name__} of {_length(value)} bytes>"
+    if isinstance(value, BaseException):
+        return chain(value)
+    if depth == 0:
+        return f"<{type(value).__name__}>"
+    return _show_container(value, depth)
+
+
+def _show_container(value: object, depth: int) -> Shown:
+    if type(value) is dict:
+        pairs = cast("dict[object, object]", value)
+        return {_key(key): show(pairs[key], depth - 1) for key in list(pairs)[:ITEMS_MOST]}
+    if type(value) in (list, tuple, set, frozenset):
+        items = cast("Sequence[object]", value)
+        return [show(item, depth - 1) for item in list(items)[:ITEMS_MOST]]
+    return opaque(value)
+
+
+def opaque(value: object) -> str:
+    """The type of a value and, where it tells one cheaply (`Lease.size`, `Sealed.length`), its length."""
+    for name in ("size", "length"):
+        length = getattr(value, name, None)
+        if isinstance(length, int):
+            return f"<{type(value).__name__} of {length} bytes>"
+    return f"<{type(value).__name__}>"
+
+
+def _length(value: bytes | bytearray | memoryview) -> int | str:
+    try:
+        return value.nbytes if isinstance(value, memoryview) else len(value)
+    except ValueError:  # a memoryview that was released
+        return "released"
+
+
+def _key(key: object) -> str:
+    return cut(key) if isinstance(key, str) else f"<{type(key).__name__}>"
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= TEXT_MOST else f"{text[:TEXT_MOST]}… ({len(text)} characters)"
+
+
+def chain(error: BaseException) -> list[Shown]:
+    """An error and what caused it, outermost first: type, text (where it is safe), code, innermost frames.
+
+    Never source lines and never values of variables. Members of an exception group are listed under `errors`.
+    """
+    shown: list[Shown] = []
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen and len(shown) < CHAIN_MOST:
+        seen.add(id(current))
+        shown.append(_one(current))
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return shown
+
+
+def _one(error: BaseException) -> dict[str, Shown]:
+    one: dict[str, Shown] = {"type": f"{type(error).__module__}.{type(error).__qualname__}"}
+    text = safe_text(error)
+    if text:
+        one["text"] = text
+    device = getattr(error, "device", None)  # HsmError: the device's own code
+    if isinstance(device, str) and device:
+        one["device"] = cut(device)
+    frames = _frames(error.__traceback__)
+    if frames:
+        one["at"] = frames
+    if isinstance(error, BaseExceptionGroup):
+        members = cast("Sequence[BaseException]", error.exceptions)
+        one["errors"] = [chain(member) for member in members[:CHAIN_MOST]]
+    return one
+
+
+def safe_text(error: BaseException) -> str:
+    """What an error says, unless it was made from values that may be secret; then "" (its type must do)."""
+    if isinstance(error, UnicodeError):
+        return cut(error.reason) if isinstance(error, UnicodeDecodeError | UnicodeEncodeError) else ""
+    for argument in error.args:
+        if not isinstance(argument, str | int | float | BaseException | list | tuple | None):
+            return ""
+        if isinstance(argument, list | tuple) and not isinstance(error, BaseExceptionGroup):
+            return ""
+    try:
+        return cut(str(error))
+    except Exception as failure:  # noqa: BLE001 - a foreign __str__ must not silence the log line
+        return f"<its text failed: {type(failure).__name__}>"
+
+
+def _frames(traceback: TracebackType | None) -> list[Shown]:
+    frames: list[Shown] = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        place = "/".join(code.co_filename.rsplit("/", 3)[-3:])
+        frames.append(f"{place}:{traceback.tb_lineno} {code.co_name}")
+        traceback = traceback.tb_next
+    return frames[-FRAMES_MOST:]
+
+
+def plain(facts: Mapping[str, object]) -> dict[str, Shown]:
+    return {name: show(value) for name, value in facts.items()}
