@@ -1,0 +1,45 @@
+"""Furnish the folder of `openkd --dev DIR`: itself, and a copy of the shipped policies to edit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from openk_daemon.config import SOCKET_PATH_MOST, ConfigError
+from openk_daemon.policy.shipped import shipped_policies
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from openk_daemon.config import Config
+
+
+def furnish(folder: Path, config: Config) -> None:
+    """Make `folder`, its state folder and its policies, each 0700, leaving what is there. Raises ConfigError."""
+    for socket in (config.socket.path, *(path for hsm in config.hsm.values() for path in hsm.sockets)):
+        if len(os.fsencode(socket)) > SOCKET_PATH_MOST:
+            too_long = f"{socket} is too long for a socket ({SOCKET_PATH_MOST} bytes at most): choose a shorter folder"
+            raise ConfigError([too_long])
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.state.mkdir(mode=0o700, exist_ok=True)
+        if not config.policies.exists():
+            _copy_policies(config.policies)
+    except OSError as error:
+        raise ConfigError([f"{error.filename or folder}: {error.strerror}: choose another folder for --dev"]) from error
+
+
+def _copy_policies(target: Path) -> None:
+    """The shipped set. Copied beside its place and renamed, so that a start which is interrupted leaves no half of it."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(mode=0o700)
+    source = shipped_policies()
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and path.suffix in {".cedar", ".cedarschema", ".md"}:
+            copy = partial / path.relative_to(source)
+            copy.parent.mkdir(mode=0o700, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+            copy.chmod(0o600)
+    partial.rename(target)
