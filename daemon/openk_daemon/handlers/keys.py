@@ -1,0 +1,143 @@
+"""The key methods: making, listing and describing here; using them in `ciphering` and `signing`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from openk_daemon.call import After, Answer, Call, Handler, Outcome, Plain
+from openk_daemon.handlers.ciphering import CipherHandlers
+from openk_daemon.handlers.signing import SharingHandlers, SigningHandlers
+from openk_daemon.hierarchy.hierarchy import rfc3339
+from openk_daemon.hierarchy.refusals import refusing
+from openk_daemon.keys.keyring import Keyring
+from openk_daemon.keys.making import Fresh, Making
+from openk_daemon.keys.residents import Residents
+from openk_daemon.keys.state import KeyState, KeyVersion
+from openk_daemon.keys.verifying import pem
+from openk_daemon.refusal import Refusal
+from openk_hsm.pending import drive
+from openk_hsm.seam import Algorithm, Purpose
+from openk_memory.pool import Pool
+
+LIST_USUAL: Final = 100
+
+
+class KeyHandlers:
+    """`handlers` has every method `key.*`. `recover` runs at start before the first request."""
+
+    def __init__(self, keyring: Keyring, pool: Pool) -> None:
+        self._keyring = keyring
+        self._residents = Residents(keyring.hierarchy)
+        self._making = Making(keyring, pool, self._residents)
+        self._ciphering = CipherHandlers(keyring, pool)
+        self._signing = SigningHandlers(keyring)
+        self._sharing = SharingHandlers(keyring, pool)
+        self.recover = self._residents.recover
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {
+            "key.create": refusing(self.create),
+            "key.list": refusing(self.list_keys),
+            "key.describe": refusing(self.describe),
+            "key.public": refusing(self.public),
+            "key.rotate": refusing(self.rotate),
+            **self._ciphering.handlers(),
+            **self._signing.handlers(),
+            **self._sharing.handlers(),
+        }
+
+    def loaded_resource(self, name: str) -> tuple[tuple[str, str], ...] | None:
+        """What policies may read of a key that is at hand; None when `describe_resource` must look it up."""
+        state = self._keyring.loaded(name)
+        return None if state is None else state.attributes
+
+    async def describe_resource(self, name: str) -> tuple[tuple[str, str], ...]:
+        """Algorithm, purpose and protection of a key; nothing where there is no such key."""
+        return await self._keyring.attributes(name)
+
+    async def create(self, call: Call) -> Outcome:
+        arguments = call.arguments
+        purpose = arguments.optional_text("purpose")
+        fresh = await self._making.draft(
+            arguments.text("key"),
+            Algorithm(arguments.text("algorithm")),
+            None if purpose is None else Purpose(purpose),
+            arguments.optional_text("protection"),
+        )
+        return self._made(fresh, [fresh.version])
+
+    async def rotate(self, call: Call) -> Outcome:
+        state = await self._keyring.find(call.arguments.text("key"))
+        versions = await self._keyring.all_versions(state)
+        fresh = await self._making.draft_version(state)
+        return self._made(fresh, [*versions, fresh.version])
+
+    async def list_keys(self, call: Call) -> Outcome:
+        arguments = call.arguments
+        vault, bodies = await self._keyring.list(
+            arguments.text("vault"), arguments.optional_text("after"), arguments.integer("limit", LIST_USUAL)
+        )
+        keys: Sequence[Plain] = [
+            {
+                "key": f"{vault.name}/{body.name}",
+                "algorithm": body.algorithm,
+                "purpose": body.purpose,
+                "protection": body.protection,
+                "version": body.newest,
+            }
+            for body in bodies
+        ]
+        return Outcome(({"keys": keys},))
+
+    async def describe(self, call: Call) -> Outcome:
+        state = await self._keyring.find(call.arguments.text("key"))
+        return Outcome((_description(state, await self._keyring.all_versions(state)),))
+
+    async def public(self, call: Call) -> Outcome:
+        state, version = await self._keyring.select(call.arguments)
+        if version.public is None:
+            raise Refusal("key.unsuitable", f"{state.algorithm.value} keys have no public half")
+        answer = {
+            "version": version.number,
+            "algorithm": state.algorithm.value,
+            "public": version.public,
+            "pem": pem(version.public),
+        }
+        return Outcome((answer,), facts=version.facts)
+
+    def _made(self, fresh: Fresh, versions: list[KeyVersion]) -> Outcome:
+        """The key is used by name from the moment its records are durable, not before."""
+        state, made = fresh.state, fresh.made
+        revision = state.revision
+
+        def apply() -> None:
+            state.revision = revision + 1
+            state.versions[fresh.version.number] = fresh.version
+            state.newest = fresh.version
+            self._keyring.keep(state)
+
+        def forget() -> None:
+            if made is not None:
+                drive(self._residents.undo(made), lambda _undone, _error: None)
+
+        facts = (("algorithm", state.algorithm.value), ("protection", state.protection.value), *fresh.version.facts)
+        return Outcome((_description(state, versions),), fresh.writes, facts, (After(apply, forget),))
+
+
+def _description(state: KeyState, versions: list[KeyVersion]) -> Answer:
+    return {
+        "key": state.name,
+        "algorithm": state.algorithm.value,
+        "purpose": state.purpose.value,
+        "protection": state.protection.value,
+        "version": versions[-1].number,
+        "versions": [
+            {
+                "version": version.number,
+                "created": rfc3339(version.created),
+                "uses": None if version.usage is None else version.usage.uses,
+            }
+            for version in versions
+        ],
+    }

@@ -1,0 +1,59 @@
+"""The three keys of one vault, as the daemon holds them: handles and names, no key bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from openk_daemon.hierarchy import canonical
+from openk_daemon.hierarchy.envelope import Header, Kind
+from openk_daemon.hierarchy.shelf import Shelf
+from openk_hsm.seam import ROOT_DATA, Algorithm, KeyHandle, KeySpec, Purpose, Wrapper
+
+KW: Final = KeySpec(Algorithm.AES_256_KWP, Purpose.KEY_WRAP)
+DATA: Final = KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT)
+MAC: Final = KeySpec(Algorithm.HMAC_SHA_256, Purpose.MAC)
+
+VERSION: Final = 1
+"""Version of root's and vaults' own keys in envelopes; later rotations of vault keys count on from here."""
+
+ROOT_ID: Final = bytes(16)
+"""Stands for the root key where envelopes name the key they were made with."""
+
+_DIGESTS_KEPT: Final = 4096
+
+
+def key_context(vault: bytes, role: str) -> bytes:
+    """What is bound to a wrapped vault key: it opens as this key of this vault only."""
+    return canonical.encode(canonical.KEY_OBJECT, "vault", vault, role)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sealer:
+    """Who seals records: a data key, and the headers of what it makes."""
+
+    key: KeyHandle
+    record: bytes
+    material: bytes
+
+
+def sealer(id_: bytes, key: KeyHandle) -> Sealer:
+    return Sealer(key, Header(Kind.RECORD, id_, VERSION).pack(), Header(Kind.MATERIAL, id_, VERSION).pack())
+
+
+ROOT_SEALER: Final = sealer(ROOT_ID, ROOT_DATA)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VaultKeys:
+    name: str
+    id: bytes
+    created: int
+    """Milliseconds since the epoch."""
+    wrapper: Wrapper
+    sealer: Sealer
+    digests: Shelf[tuple[str, str], bytes] = field(default_factory=lambda: Shelf[tuple[str, str], bytes](_DIGESTS_KEPT))
+    """(type, name) -> digest. Names are not secret in memory; in the store they are."""
+
+    def handles(self) -> tuple[KeyHandle, KeyHandle, KeyHandle]:
+        return self.wrapper.kw, self.wrapper.mac, self.sealer.key

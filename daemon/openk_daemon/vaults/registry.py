@@ -1,0 +1,58 @@
+"""Vaults: made, listed, described."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openk_daemon.hierarchy.hierarchy import Hierarchy
+from openk_daemon.hierarchy.names import check_vault
+from openk_daemon.hierarchy.records import FORMAT, VAULT, VaultBody, encode
+from openk_daemon.hierarchy.sealing import Draft
+from openk_daemon.hierarchy.vault_keys import DATA, KW, MAC, ROOT_SEALER, VaultKeys, key_context
+from openk_daemon.refusal import Refusal
+from openk_daemon.store.seam import Write
+from openk_hsm.errors import HsmError
+from openk_hsm.seam import ROOT, Generated
+
+_ID = 16  # bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewVault:
+    """A vault that is not durable yet: commit `writes`, then give `keys` to `Hierarchy.keep`."""
+
+    keys: VaultKeys
+    writes: tuple[Write, ...]
+
+
+class Vaults:
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self._hierarchy = hierarchy
+
+    async def draft(self, name: str) -> NewVault:
+        """Three fresh keys, wrapped by root. Raises Refusal: vault.exists, request.invalid."""
+        hierarchy = self._hierarchy
+        record = await hierarchy.vault_id(check_vault(name))
+        if await hierarchy.store.read(VAULT, record) is not None:
+            raise Refusal("vault.exists", f"a vault {name} exists")
+        id_ = await hierarchy.random(_ID)
+        waiting = [
+            hierarchy.lane.generate(spec, ROOT, key_context(id_, role))
+            for spec, role in ((KW, "kw"), (DATA, "data"), (MAC, "mac"))
+        ]
+        kw, data, mac = [_blob(generated) for generated in [await pending for pending in waiting]]
+        body = VaultBody(FORMAT, name, id_, hierarchy.now(), kw, data, mac)
+        writes = await hierarchy.sealing.seal(ROOT_SEALER, [Draft(VAULT, record, 0, encode(body))])
+        return NewVault(hierarchy.assemble(body), tuple(writes))
+
+    async def list(self, after: str | None, limit: int) -> list[VaultBody]:
+        """In the order of their keyed digests: no order of names, but a stable one that pages well."""
+        behind = b"" if after is None else await self._hierarchy.vault_id(check_vault(after))
+        records = await self._hierarchy.store.query(VAULT, after=behind, limit=limit)
+        return await self._hierarchy.bodies(list(records))
+
+
+def _blob(generated: Generated) -> bytes:
+    if generated.blob is None:
+        raise HsmError("the HSM gave no wrapped key")
+    return generated.blob
