@@ -10,6 +10,7 @@ from openk_daemon.handlers.ciphering import CipherHandlers
 from openk_daemon.handlers.signing import SharingHandlers, SigningHandlers
 from openk_daemon.hierarchy.hierarchy import rfc3339
 from openk_daemon.hierarchy.refusals import refusing
+from openk_daemon.hierarchy.turns import Turns
 from openk_daemon.keys.keyring import Keyring
 from openk_daemon.keys.making import Fresh, Making
 from openk_daemon.keys.residents import Residents
@@ -33,6 +34,7 @@ class KeyHandlers:
         self._ciphering = CipherHandlers(keyring, pool)
         self._signing = SigningHandlers(keyring)
         self._sharing = SharingHandlers(keyring, pool)
+        self._turns = Turns()
         self.recover = self._residents.recover
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -58,24 +60,35 @@ class KeyHandlers:
 
     async def create(self, call: Call) -> Outcome:
         arguments = call.arguments
-        purpose = arguments.optional_text("purpose")
-        fresh = await self._making.draft(
-            arguments.text("key"),
-            Algorithm(arguments.text("algorithm")),
-            None if purpose is None else Purpose(purpose),
-            arguments.optional_text("protection"),
-        )
+        name, purpose = arguments.text("key"), arguments.optional_text("purpose")
+        await self._turns.take(name)
+        try:
+            fresh = await self._making.draft(
+                name,
+                Algorithm(arguments.text("algorithm")),
+                None if purpose is None else Purpose(purpose),
+                arguments.optional_text("protection"),
+            )
+        except BaseException:
+            self._turns.give(name)
+            raise
         return self._made(fresh, [fresh.version])
 
     async def rotate(self, call: Call) -> Outcome:
-        state = await self._keyring.find(call.arguments.text("key"))
-        versions = await self._keyring.all_versions(state)
-        fresh = await self._making.draft_version(state)
+        name = call.arguments.text("key")
+        await self._turns.take(name)
+        try:
+            state = await self._keyring.find(name)
+            versions = await self._keyring.all_versions(state)
+            fresh = await self._making.draft_version(state)
+        except BaseException:
+            self._turns.give(name)
+            raise
         return self._made(fresh, [*versions, fresh.version])
 
     async def list_keys(self, call: Call) -> Outcome:
         arguments = call.arguments
-        vault, bodies = await self._keyring.list(
+        vault, bodies = await self._keyring.page(
             arguments.text("vault"), arguments.optional_text("after"), arguments.integer("limit", LIST_USUAL)
         )
         keys: Sequence[Plain] = [
@@ -121,8 +134,9 @@ class KeyHandlers:
             if made is not None:
                 drive(self._residents.undo(made), lambda _undone, _error: None)
 
+        steps = (After(apply, forget), self._turns.ending(state.name))
         facts = (("algorithm", state.algorithm.value), ("protection", state.protection.value), *fresh.version.facts)
-        return Outcome((_description(state, versions),), fresh.writes, facts, (After(apply, forget),))
+        return Outcome((_description(state, versions),), fresh.writes, facts, steps)
 
 
 def _description(state: KeyState, versions: list[KeyVersion]) -> Answer:

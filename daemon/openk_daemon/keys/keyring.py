@@ -117,7 +117,7 @@ class Keyring:
                 return ()
             raise
 
-    async def list(self, vault_name: str, after: str | None, limit: int) -> tuple[VaultKeys, Sequence[KeyBody]]:
+    async def page(self, vault_name: str, after: str | None, limit: int) -> tuple[VaultKeys, Sequence[KeyBody]]:
         """In the order of their keyed digests. `after` is VAULT/NAME or NAME."""
         hierarchy = self.hierarchy
         vault = await hierarchy.vault(check_vault(vault_name))

@@ -12,7 +12,7 @@ from openk_daemon.keys.usage import Usage
 from openk_daemon.keys.verifying import PublicKey
 from openk_daemon.refusal import Refusal
 from openk_hsm.seam import Algorithm, KeyHandle, Mechanism, Purpose
-from openk_memory.pool import Lease
+from openk_memory.lease import Lease
 
 
 @dataclass(slots=True, eq=False)

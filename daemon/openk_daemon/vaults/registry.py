@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.hierarchy.names import check_vault
@@ -14,7 +15,8 @@ from openk_daemon.store.seam import Write
 from openk_hsm.errors import HsmError
 from openk_hsm.seam import ROOT, Generated
 
-_ID = 16  # bytes
+_ID: Final = 16  # bytes
+_PAGE: Final = 1000  # records a query
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,10 +47,10 @@ class Vaults:
         writes = await hierarchy.sealing.seal(ROOT_SEALER, [Draft(VAULT, record, 0, encode(body))])
         return NewVault(hierarchy.assemble(body), tuple(writes))
 
-    async def list(self, after: str | None, limit: int) -> list[VaultBody]:
+    async def page(self, after: str | None, limit: int) -> list[VaultBody]:
         """In the order of their keyed digests: no order of names, but a stable one that pages well."""
         behind = b"" if after is None else await self._hierarchy.vault_id(check_vault(after))
-        records = await self._hierarchy.store.query(VAULT, after=behind, limit=limit)
+        records = await self._hierarchy.store.query(VAULT, after=behind, limit=min(max(limit, 1), _PAGE))
         return await self._hierarchy.bodies(list(records))
 
 

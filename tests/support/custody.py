@@ -1,0 +1,171 @@
+"""Keys, vaults and secrets on a software HSM and a memory store: a daemon's inside without its doors.
+
+`Custody.call` does what the pipeline does with a handler's outcome: commit the writes with a record, run the
+steps after, answer; but it answers plain values, and gives every lease back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from openk.wire.methods import METHODS
+from openk_daemon.call import Answer, Arguments, Call, Handler, Outcome, Sealed, Value
+from openk_daemon.handlers.keys import KeyHandlers
+from openk_daemon.handlers.randomness import RandomHandlers
+from openk_daemon.handlers.secrets import SecretHandlers
+from openk_daemon.handlers.vaults import VaultHandlers
+from openk_daemon.hierarchy.hierarchy import Hierarchy
+from openk_daemon.identity.caller import Caller, Peer
+from openk_daemon.keys.keyring import KeyLimits, Keyring
+from openk_daemon.policy.decision import Resource
+from openk_daemon.refusal import Refusal
+from openk_daemon.store.memory import MemoryStore
+from openk_daemon.store.seam import Store, StoreError, Unit
+from openk_hsm.inline import InlineLane
+from openk_hsm.pending import Flow, drive
+from openk_hsm.seam import Lane
+from openk_hsm.software import SoftwareBackend
+from openk_memory.pool import Pool
+
+T = TypeVar("T")
+Given = bytes | str | int | bool | Mapping[str, bytes]
+
+POOL = Pool(2 << 20)
+"""Pools are never closed, so tests share one."""
+
+PEER = Peer(Caller(1000, 1000, (1000,), None, None, None), 4711, 7, "{}")
+
+
+class Clock:
+    """A clock that tests turn: wall time and monotonic time together."""
+
+    def __init__(self) -> None:
+        self.moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        self.seconds = 1000.0
+
+    def wall(self) -> datetime:
+        return self.moment
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def pass_(self, seconds: float) -> None:
+        self.moment += timedelta(seconds=seconds)
+        self.seconds += seconds
+
+
+def run(flow: Flow[T]) -> T:
+    """Drive a flow to its end. Everything below settles at once, so one step is enough."""
+    ends: list[tuple[T | None, Exception | None]] = []
+    drive(flow, lambda value, error: ends.append((value, error)))
+    if not ends:
+        raise AssertionError("the flow waits for something that nobody settles")
+    value, error = ends[0]
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]  # no error: the value has type T
+
+
+class Custody:
+    def __init__(
+        self,
+        *,
+        lane: Lane | None = None,
+        store: Store | None = None,
+        pool: Pool = POOL,
+        limits: KeyLimits | None = None,
+        vaults_kept: int = 256,
+    ) -> None:
+        self.clock = Clock()
+        self.lane = lane or InlineLane(SoftwareBackend(allow=True))
+        self.store = store or MemoryStore()
+        self.pool = pool
+        self.hierarchy = Hierarchy(self.lane, self.store, self.clock.wall, vaults_kept=vaults_kept)
+        self.keyring = Keyring(self.hierarchy, pool, limits, self.clock.monotonic)
+        self.keys = KeyHandlers(self.keyring, pool)
+        self.handlers: dict[str, Handler] = {
+            **VaultHandlers(self.hierarchy).handlers(),
+            **self.keys.handlers(),
+            **SecretHandlers(self.hierarchy, pool).handlers(),
+            **RandomHandlers(self.lane, pool).handlers(),
+        }
+
+    def again(self, limits: KeyLimits | None = None) -> Custody:
+        """A daemon started anew on the same token and store: nothing remembered."""
+        return Custody(lane=self.lane, store=self.store, pool=self.pool, limits=limits)
+
+    def outcome(self, method: str, items: Sequence[Mapping[str, Given]] | None = None, /, **given: Given) -> Outcome:
+        """What the handler says; nothing is committed."""
+        return run(self.handlers[method](make_call(method, items, given)))
+
+    def call(self, method: str, /, **given: Given) -> dict[str, object]:
+        """One request, committed. Raises the item's Refusal."""
+        (result,) = self._commit(self.outcome(method, None, **given))
+        if isinstance(result, Refusal):
+            raise result
+        return result
+
+    def batch(
+        self, method: str, items: Sequence[Mapping[str, Given]], /, **given: Given
+    ) -> list[dict[str, object] | Refusal]:
+        return self._commit(self.outcome(method, items, **given))
+
+    def _commit(self, outcome: Outcome) -> list[dict[str, object] | Refusal]:
+        results = [result if isinstance(result, Refusal) else shown(result) for result in outcome.results]
+        try:
+            run(_commit(self.store, outcome))
+        except StoreError as error:
+            for step in outcome.after:
+                if step.forget is not None:
+                    step.forget()
+            raise Refusal(error.code) from error
+        for step in outcome.after:
+            step.apply()
+        return results
+
+
+async def _commit(store: Store, outcome: Outcome) -> None:
+    await store.commit(Unit(outcome.writes, b"{}"))
+
+
+def make_call(method: str, items: Sequence[Mapping[str, Given]] | None, given: Mapping[str, Given]) -> Call:
+    """A checked request. Bytes become slices of a writable buffer, as from the receive path."""
+    fields = METHODS[method]
+    known = {field.name for field in (*fields.fields, *fields.item)}
+    every = [given, *(items or ())]
+    unknown = {name for part in every for name in part} - known
+    if unknown:
+        raise AssertionError(f"{method} has no fields {unknown}")
+    arguments = Arguments({name: _value(value) for name, value in given.items()})
+    split = [arguments] if items is None else [Arguments({n: _value(v) for n, v in item.items()}) for item in items]
+    return Call(fields, arguments, split, items is not None, Resource("System", ""), PEER, "r-1")
+
+
+def _value(given: Given) -> Value:
+    if isinstance(given, bytes):
+        return memoryview(bytearray(given))
+    if isinstance(given, Mapping):
+        return {name: memoryview(bytearray(value)) for name, value in given.items()}
+    return given
+
+
+def shown(answer: Answer) -> dict[str, object]:
+    """An answer with its secrets as bytes; their leases are given back. Types are those of the method table."""
+    values: dict[str, object] = {}
+    for name, value in answer.items():
+        if isinstance(value, Sealed):
+            values[name] = _read(value)
+        elif isinstance(value, Mapping) and any(isinstance(part, Sealed) for part in value.values()):
+            values[name] = {key: _read(part) for key, part in value.items() if isinstance(part, Sealed)}
+        else:
+            values[name] = value
+    return values
+
+
+def _read(sealed: Sealed) -> bytes:
+    with sealed.lease as lease:
+        return bytes(lease.view[: sealed.length])
+
+
