@@ -34,7 +34,7 @@ class Report:
 
     def sentence(self) -> str:
         """One line for STATUS= and the log."""
-        bad = [f"{name} {finding.state}: {finding.reason}" for name, finding in self.components.items() if finding.state is not State.OK]
+        bad = [f"{name} {one.state}: {one.reason}" for name, one in self.components.items() if one.state is not State.OK]
         return "; ".join(bad) if bad else "all components ok"
 
 

@@ -69,7 +69,7 @@ def _inherit(environment: MutableMapping[str, str]) -> dict[str, list[int]]:
         return found
     for offset in range(int(count)):
         descriptor = FIRST_DESCRIPTOR + offset
-        os.set_inheritable(descriptor, False)  # noqa: FBT003 - the C library's own signature
+        os.set_inheritable(descriptor, False)
         name = names[offset] if offset < len(names) and names[offset] else "unknown"
         found.setdefault(name, []).append(descriptor)
     return found
