@@ -68,8 +68,8 @@ class Scan:
                 return self._stop(self._offset + self._open)
             tag = frame[self._offset]
             end = self._one(frame, tag, self._offset + 1)
-            if end == 0:
-                return self._stop(self._offset + self._open + 1)
+            if end < 0:
+                return self._stop(self._open - 1 - end)
             if end > size:
                 return self._stop(end + self._open - 1)
             self._offset = end
@@ -86,7 +86,8 @@ class Scan:
         return False
 
     def _one(self, frame: memoryview, tag: int, at: int) -> int:
-        """Where the value ends (a container: where its first element begins); 0 when its header is not all here."""
+        """Where the value ends (a container: where its first element begins). Where its header is not
+        all here: where that ends, negated."""
         if tag < 0x80 or tag >= 0xE0:
             return at
         if tag < 0x90:
@@ -102,7 +103,7 @@ class Scan:
         if width == 0:
             raise ProtocolError("a byte that begins no MessagePack value", fatal=True)
         if at + width > len(frame):
-            return 0
+            return -(at + width)
         length = number(frame, at, width)
         if tag in _CONTAINERS:
             return self._enter(length * extra, at + width)

@@ -45,10 +45,10 @@ def lay_out_request(msgid: int, method: str, params: Mapping[str, Writable]) -> 
 
 
 def lay_out_response(msgid: int, result: Writable) -> list[Piece]:
-    """A response with secrets, as pieces: [1, msgid, nil, result]."""
+    """A response with secrets, as pieces (small ones: they are meant for `write`): [1, msgid, nil, result]."""
     pieces: list[Piece] = [b"\x94\x01" + _pack(msgid) + b"\xc0"]
     _lay_out(result, pieces)
-    return _join(pieces)
+    return pieces
 
 
 def total(pieces: Iterable[Piece]) -> int:
