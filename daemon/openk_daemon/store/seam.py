@@ -9,7 +9,7 @@ All methods are called on the trio thread and return at once; group commit happe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -112,4 +112,20 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Commit what is queued, then close. Idempotent."""
+        ...
+
+
+class LocalStore(Store, Protocol):
+    """A store inside this process, which is what `openkd` keeps its log in: it settles commits in groups."""
+
+    after_group: Callable[[], None]
+    """Runs on the trio thread after all units of a group were settled: replies made by them leave there."""
+
+    @property
+    def failing(self) -> StoreError | None:
+        """Why the newest group could not be written; None once one could. Conflicts do not count."""
+        ...
+
+    def kinds(self) -> Pending[Sequence[str]]:
+        """The kinds that have records now, in order."""
         ...
