@@ -22,7 +22,7 @@ from openk_daemon.keys.keyring import KeyLimits, Keyring
 from openk_daemon.policy.decision import Resource
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.memory import MemoryStore
-from openk_daemon.store.seam import Store, StoreError, Unit
+from openk_daemon.store.seam import Record, Store, StoreError, Unit
 from openk_hsm.inline import InlineLane
 from openk_hsm.pending import Flow, drive
 from openk_hsm.seam import Lane
@@ -169,3 +169,8 @@ def _read(sealed: Sealed) -> bytes:
         return bytes(lease.view[: sealed.length])
 
 
+
+
+def records(store: MemoryStore, kind: str) -> dict[bytes, Record]:
+    """The store's own table of a kind: changing it is what somebody with the disk in their hands would do."""
+    return store._records.setdefault(kind, {})  # noqa: SLF001 - that is the point
