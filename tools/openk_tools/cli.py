@@ -1,4 +1,4 @@
-"""`openk`: the command line. Every method of the protocol is `openk NOUN VERB`; a few commands do more than one call."""
+"""`openk`: the command line. Every method of the protocol is `openk NOUN VERB`; a few commands do more than that."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def make() -> Root:
         nouns["audit"].add_command(command)
     for group in nouns.values():
         root.add_command(group)
-    for command in special.commands(root):
-        root.add_command(command)
+    for single in special.commands(root):
+        root.add_command(single)
     return root
 
 

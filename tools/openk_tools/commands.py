@@ -63,7 +63,10 @@ def command_of(method: Method) -> Leaf:
         run(context, method, values)
 
     path = " ".join(words_of(method))
-    return Leaf(path, callback=callback, about=method.summary, params=_parameters(method), answers=method.result)
+    made = Leaf(path, callback=callback, about=method.summary, params=_parameters(method), answers=method.result)
+    # A value that was typed after all is refused by `run`, which says why instead of repeating it.
+    made.allow_extra_args = method.name == "secret.put"
+    return made
 
 
 def _parameters(method: Method) -> list[click.Parameter]:

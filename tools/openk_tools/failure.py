@@ -81,13 +81,17 @@ def tell_usage(error: click.ClickException, *, as_json: bool) -> int:
     """The same for a mistake in the command line or in a local file."""
     code = "usage" if isinstance(error, click.UsageError) else "local"
     if as_json:
-        known = {"code": code, "message": error.format_message(), "exit": error.exit_code}
+        known = {"code": code, "message": " ".join(error.format_message().split()), "exit": error.exit_code}
         click.echo(json.dumps({"error": known}, ensure_ascii=False), err=True)
         return error.exit_code
-    click.echo(f"openk: {error.format_message()}", err=True)
+    click.echo(f"openk: {' '.join(error.format_message().split())}", err=True)
     if isinstance(error, click.UsageError) and error.ctx is not None:
         click.echo(f"  See `{error.ctx.command_path} --help`.", err=True)
     return error.exit_code
+
+
+class _LocalFailure(click.ClickException):
+    exit_code = os.EX_IOERR
 
 
 def tell_system(error: OSError, *, as_json: bool) -> int:
@@ -97,9 +101,7 @@ def tell_system(error: OSError, *, as_json: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     name = f"{error.filename}: " if error.filename else ""
-    local = click.ClickException(f"{name}{error.strerror or error}")
-    local.exit_code = os.EX_IOERR
-    return tell_usage(local, as_json=as_json)
+    return tell_usage(_LocalFailure(f"{name}{error.strerror or error}"), as_json=as_json)
 
 
 def clean(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import click
 
-from openk.wire.methods import Field, Kind, Method
+from openk.wire.methods import Kind, Method
 from openk_tools import material, outlet
 from openk_tools.outlet import Way
 from openk_tools.rendering import Answer, cell, show, show_json, table
@@ -20,11 +20,17 @@ Values: TypeAlias = str | int | bool | tuple[str, ...] | None
 """What click hands over: `from_NAME` is a file to read field NAME from, `to_NAME` one to write a result to."""
 
 PAGE: Final = 1000
+_WAYS: Final = "on standard input, by --from-file, or when asked"
 
 
 def run(context: click.Context, method: Method, values: Mapping[str, Values]) -> None:
     """Raises Failure, click.ClickException or OSError; nothing is written to standard output then."""
     settings = context.ensure_object(Settings)
+    if context.args:
+        message = (
+            f"`{context.command_path}` takes no value here: every user of this machine would see it. Give it {_WAYS}."
+        )
+        raise click.UsageError(message)
     _check(method, values, settings)
     params: dict[str, object] = {}
     answer: Answer = {}
@@ -46,9 +52,11 @@ def _check(method: Method, values: Mapping[str, Values], settings: Settings) -> 
     for field in outlets:
         wanted = field.required or not values.get("wrapped_only")
         if field.secret and wanted and not values.get(f"to_{field.name}"):
-            way = " or leave it out with --wrapped-only" if "wrapped_only" in values else ""
-            message = f"Say where the secret result goes: --{field.name}-out FILE (`-` is standard output),{way} or use --json."
-            raise click.UsageError(message.replace(",  or", ", or"))
+            others = ", --wrapped-only" if "wrapped_only" in values else ""
+            message = (
+                f"Say where the {field.name} goes: --{field.name}-out FILE (`-`: standard output){others} or --json."
+            )
+            raise click.UsageError(message)
 
 
 def _gather(method: Method, values: Mapping[str, Values], params: dict[str, object]) -> None:
@@ -157,15 +165,18 @@ def present(method: Method, answer: Answer, values: Mapping[str, Values], settin
     if settings.as_json:
         show_json(rest)
     elif len(outlets) == 1:
-        _present_one(outlets[0], rest, way)
+        _present_one(method, rest, way)
     else:
         _present_rest(method, rest)
 
 
-def _present_one(field: Field, rest: Answer, way: Way) -> None:
+def _present_one(method: Method, rest: Answer, way: Way) -> None:
+    [field] = outlets_of(method)
     value = rest.get(field.name)
     if isinstance(value, bytes | bytearray | memoryview):
         outlet.emit(value, secret=field.secret, way=way, out="--out")
+    elif not rest and (done := touch_of(method).done):
+        click.echo(done)
     elif isinstance(fields := rest.get("fields"), dict):
         table(("field", "value"), [(str(name), _field_cell(part)) for name, part in fields.items()])
 
@@ -192,4 +203,6 @@ def _present_rest(method: Method, rest: Answer) -> None:
     if text is not None:
         click.echo(str(rest.get(text, "")), nl=False)
         return
-    show({name: value for name, value in rest.items() if not name.endswith("_file")})
+    files = {name: value for name, value in rest.items() if name.endswith("_file")}
+    if "-" not in files.values():  # otherwise standard output belongs to the bytes alone
+        show({name: value for name, value in rest.items() if name not in files})

@@ -40,7 +40,8 @@ def _root_page(root: click.Group, groups: dict[str, click.Group]) -> str:
     for name, group in groups.items():
         verbs = ", ".join(sorted(group.commands))
         lines.append(
-            f".TP\n.B openk {_escape(name)}\n{_escape(group.help or '')} ({_escape(verbs)}; see\n.BR openk-{name} (1).)\n"
+            f".TP\n.B openk {_escape(name)}\n{_escape(group.help or '')} ({_escape(verbs)}; see\n"
+            f".BR openk-{name} (1).)\n"
         )
     for name, command in sorted(root.commands.items()):
         if isinstance(command, Leaf):
@@ -73,7 +74,8 @@ def _group_page(name: str, group: click.Group) -> str:
 def _head(name: str, about: str) -> str:
     version = metadata.version("openkd")
     title = f'.TH "{_escape(name.upper())}" "1" "" "openk {version}" "openk"\n'
-    return f'.\\" Made by python -m openk_tools.reference; do not edit.\n{title}.SH NAME\n{_escape(name)} \\- {_escape(about.removesuffix("."))}\n'
+    made = '.\\" Made by python -m openk_tools.reference; do not edit.\n'
+    return f"{made}{title}.SH NAME\n{_escape(name)} \\- {_escape(about.removesuffix('.'))}\n"
 
 
 def _synopsis(path: str, command: Leaf) -> str:

@@ -35,7 +35,7 @@ def is_text(value: Buffer) -> bool:
     if _CONTROLS.search(value):
         return False
     try:
-        codecs.utf_8_decode(value, "strict", True)  # noqa: FBT003 - the C function takes no keywords
+        codecs.utf_8_decode(value, "strict", True)
     except UnicodeDecodeError:
         return False
     return True
@@ -55,7 +55,7 @@ def emit(value: Buffer, *, secret: bool, way: Way, out: str) -> None:
         return
     if is_text(value):
         _write(1, value)
-        if not memoryview(value)[-1:] == b"\n":
+        if bytes(memoryview(value)[-1:]) != b"\n":
             _write(1, b"\n")
         return
     if secret:

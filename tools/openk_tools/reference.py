@@ -116,10 +116,12 @@ def errors_page(codes: Iterable[Code]) -> str:
 def _error_groups(codes: Iterable[Code]) -> Iterator[str]:
     for group, rows in groupby(codes, key=lambda code: code.name.partition(".")[0]):
         yield f"\n## {_GROUPS[group]}\n\n"
-        yield "| Code | Number | What it means | What to do | Retry | HTTP | gRPC | Exit |\n|---|---|---|---|---|---|---|---|\n"
+        yield "| Code | Number | What it means | What to do | Retry | HTTP | gRPC | Exit |\n"
+        yield "|---|---|---|---|---|---|---|---|\n"
         for row in rows:
             retry = "yes" if row.retry else "no"
-            yield f"| `{row.name}` | {row.number} | {row.meaning} | {row.advice} | {retry} | {row.http} | {row.grpc} | {row.exit} |\n"
+            doors = f"{row.http} | {row.grpc} | {row.exit}"
+            yield f"| `{row.name}` | {row.number} | {row.meaning} | {row.advice} | {retry} | {doors} |\n"
 
 
 def write(folder: Path) -> list[Path]:

@@ -85,6 +85,10 @@ def pairs(known: Mapping[str, object], indent: str = "") -> None:
         if isinstance(value, Mapping) and value:
             click.echo(f"{indent}{clean(name)}:")
             pairs({str(key): part for key, part in value.items()}, indent + "  ")
+        elif isinstance(value, str) and "\n" in value:
+            click.echo(f"{indent}{clean(name)}:")
+            for line in value.splitlines():
+                click.echo(f"{indent}  {clean(line)}")
         else:
             click.echo(f"{indent}{clean(name) + ':':<{width}} {cell(value)}")
 
@@ -92,6 +96,8 @@ def pairs(known: Mapping[str, object], indent: str = "") -> None:
 def listing(values: Sequence[object], indent: str = "") -> None:
     """Maps as a table, anything else one a line."""
     maps = [value for value in values if isinstance(value, Mapping)]
+    if not values and not indent:
+        click.echo("(none)", err=True)  # for a person; a pipe gets nothing
     if len(maps) != len(values) or not maps:
         for value in values:
             click.echo(f"{indent}{cell(value)}")

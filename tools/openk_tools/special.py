@@ -12,7 +12,7 @@ import click
 from openk.wire.methods import METHODS
 from openk_tools import completion, material
 from openk_tools.commands import Leaf
-from openk_tools.rendering import Answer, from_json, pairs, show, show_json, table
+from openk_tools.rendering import Answer, from_json, listing, pairs, show, show_json, table
 from openk_tools.session import Session
 from openk_tools.settings import Settings
 
@@ -38,8 +38,8 @@ def _health() -> Leaf:
         else:
             components = answer.get("components")
             pairs({"status": status})
-            if isinstance(components, dict):
-                pairs(components, "  ")
+            if isinstance(components, dict) and components:
+                listing([{"component": name, **found} for name, found in components.items()])
         context.exit(_STATUS.get(status, _STATUS["failed"]))
 
     return _leaf("health", health, "Is all well? Exit status 0: ok, 1: degraded, 69: failed or unreachable.")

@@ -20,7 +20,8 @@ TEXTUAL: Final = frozenset({"aad", "label", "context", "echo"})
 class Touch:
     """`arguments`: fields that are positional besides the target. `source`: the field `--in` feeds, under the
     option `source_option`. `outlets`: results written raw; None: by rule. `pages`: lists to be read to their end,
-    with the field that continues. `confirm`: a question asked before."""
+    with the field that continues. `confirm`: a question asked before. `text`: the
+    result that is the whole answer. `done`: what a person is told when the answer is empty."""
 
     arguments: tuple[str, ...] = ()
     source: str | None = None
@@ -29,10 +30,11 @@ class Touch:
     pages: tuple[str, str] | None = None
     confirm: str | None = None
     text: str | None = None
+    done: str | None = None
 
 
 _TOUCHES: Final[dict[str, Touch]] = {
-    "system.ping": Touch(outlets=()),
+    "system.ping": Touch(done="The daemon answers."),
     "system.metrics": Touch(text="text"),
     "vault.list": Touch(pages=("vaults", "vault")),
     "key.list": Touch(pages=("keys", "key")),
