@@ -7,6 +7,7 @@ steps after, answer; but it answers plain values, and gives every lease back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -174,3 +175,25 @@ def _read(sealed: Sealed) -> bytes:
 def records(store: MemoryStore, kind: str) -> dict[bytes, Record]:
     """The store's own table of a kind: changing it is what somebody with the disk in their hands would do."""
     return store._records.setdefault(kind, {})  # noqa: SLF001 - that is the point
+
+
+@dataclass(frozen=True)
+class VaultSecrets:
+    """What a third party would have to be given: the id of a vault, and its data and mac keys in clear."""
+
+    id: bytes
+    data: bytes
+    mac: bytes
+
+
+def vault_secrets(custody: Custody, name: str) -> VaultSecrets:
+    """Out of the software HSM, which is made of glass."""
+    lane = custody.lane
+    assert isinstance(lane, InlineLane)
+    backend = lane._backend  # noqa: SLF001 - there is no door for this, and must not be
+    assert isinstance(backend, SoftwareBackend)
+    vault = run(custody.hierarchy.vault(name))
+    data, mac = (backend._slots[key.slot].material for key in (vault.sealer.key, vault.wrapper.mac))  # noqa: SLF001
+    assert isinstance(data, bytes)
+    assert isinstance(mac, bytes)
+    return VaultSecrets(vault.id, data, mac)
