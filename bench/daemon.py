@@ -25,6 +25,7 @@ CLOSED: Final = "closed"
 """A vault nobody may read secrets from, for the row of refusals."""
 
 _FORBID: Final = """// Made by bench: what is refused here is measured.
+@id("bench")
 forbid (principal, action == Action::"secret.get", resource)
 when { resource.vault == "closed" };
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 import click
@@ -14,6 +14,7 @@ from openk_tools.commands import Leaf
 from openk_tools.rendering import cell, show_json, table
 from openk_tools.session import Session
 from openk_tools.settings import Settings
+from openk_tools.values import Answer, Value
 
 PAGE: Final = 1000
 INTERVAL: Final = 1.0
@@ -23,7 +24,7 @@ INTERVAL: Final = 1.0
 def _tail() -> Leaf:
     def tail(context: click.Context, first: int | None, limit: int | None, *, follow: bool) -> None:
         settings = context.ensure_object(Settings)
-        asked = {name: value for name, value in (("first", first), ("limit", limit)) if value is not None}
+        asked: Answer = {name: value for name, value in (("first", first), ("limit", limit)) if value is not None}
         with Session(settings) as session:
             answer = session.call("audit.tail", asked)
             rows = list(_rows(answer))
@@ -57,23 +58,25 @@ def _tail() -> Leaf:
 _COLUMNS: Final = ("time", "caller", "method", "target", "outcome")
 
 
-def _rows(answer: Mapping[str, object]) -> Iterator[tuple[int, dict[str, object]]]:
+def _rows(answer: Answer) -> Iterator[tuple[int, Answer]]:
     """Index and parsed entry; an entry that is no JSON object is kept as text."""
     entries = answer.get("entries")
     for row in entries if isinstance(entries, list) else ():
+        if not isinstance(row, dict) or not isinstance(index := row.get("index"), int):
+            continue
         text = str(row.get("entry"))
         try:
-            entry = json.loads(text)
+            entry: Value = json.loads(text)
         except ValueError:
             entry = text
-        yield int(row.get("index", 0)), entry if isinstance(entry, dict) else {"entry": text}
+        yield index, entry if isinstance(entry, dict) else {"entry": text}
 
 
-def _brief(entry: Mapping[str, object]) -> list[str]:
+def _brief(entry: Answer) -> list[str]:
     return [cell(entry.get(name)) for name in _COLUMNS]
 
 
-def _line(index: int, entry: Mapping[str, object]) -> str:
+def _line(index: int, entry: Answer) -> str:
     return "  ".join((str(index), *_brief(entry)))
 
 

@@ -13,6 +13,7 @@ from openk.wire.methods import METHODS
 from openk_tools.failure import Failure
 from openk_tools.session import Session
 from openk_tools.settings import Settings
+from openk_tools.values import Answer
 
 SHELLS: Final = ("bash", "zsh", "fish")
 VARIABLE: Final = "_OPENK_COMPLETE"
@@ -29,7 +30,7 @@ def script(root: click.Command, shell: str) -> str:
     return made.source_template % made(root, {}, "openk", VARIABLE).source_vars()
 
 
-def _names(context: click.Context, method: str, params: dict[str, object], listed: str, named: str) -> list[str]:
+def _names(context: click.Context, method: str, params: Answer, listed: str, named: str) -> list[str]:
     given = context.find_object(Settings) or Settings()
     try:
         with Session(Settings(socket=given.socket, timeout=0.5)) as session:

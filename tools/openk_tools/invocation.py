@@ -11,10 +11,11 @@ import click
 from openk.wire.methods import Kind, Method
 from openk_tools import material, outlet
 from openk_tools.outlet import Way
-from openk_tools.rendering import Answer, cell, show, show_json, table
+from openk_tools.rendering import cell, show, show_json, table
 from openk_tools.session import Session
 from openk_tools.settings import Settings
 from openk_tools.touches import TEXTUAL, inputs_of, outlets_of, source_of, touch_of
+from openk_tools.values import Answer, Value
 
 Values: TypeAlias = str | int | bool | tuple[str, ...] | None
 """What click hands over: `from_NAME` is a file to read field NAME from, `to_NAME` one to write a result to."""
@@ -32,7 +33,7 @@ def run(context: click.Context, method: Method, values: Mapping[str, Values]) ->
         )
         raise click.UsageError(message)
     _check(method, values, settings)
-    params: dict[str, object] = {}
+    params: Answer = {}
     answer: Answer = {}
     try:
         _gather(method, values, params)
@@ -59,7 +60,7 @@ def _check(method: Method, values: Mapping[str, Values], settings: Settings) -> 
             raise click.UsageError(message)
 
 
-def _gather(method: Method, values: Mapping[str, Values], params: dict[str, object]) -> None:
+def _gather(method: Method, values: Mapping[str, Values], params: Answer) -> None:
     """Fill `params`; the caller wipes them, whatever happens here."""
     source = source_of(method)
     for field in inputs_of(method):
@@ -74,15 +75,15 @@ def _gather(method: Method, values: Mapping[str, Values], params: dict[str, obje
             params[field.name] = given.encode()
         elif isinstance(path, str):
             params[field.name] = material.read(path, what=field.name)
-        elif given is not None and field is not source:
+        elif isinstance(given, str | int) and field is not source:
             params[field.name] = given
     if method.name == "secret.put":
         _gather_value(values, params)
 
 
-def _gather_fields(values: Mapping[str, Values], params: dict[str, object]) -> None:
+def _gather_fields(values: Mapping[str, Values], params: Answer) -> None:
     asked, named = values.get("asked"), values.get("named")
-    fields: dict[str, object] = {}
+    fields: Answer = {}
     for pair in named if isinstance(named, tuple) else ():
         name, equals, path = pair.partition("=")
         if not (name and equals and path):
@@ -100,7 +101,7 @@ def _gather_fields(values: Mapping[str, Values], params: dict[str, object]) -> N
         fields[name] = material.ask(f"Field {name}", again=False)
 
 
-def _gather_value(values: Mapping[str, Values], params: dict[str, object]) -> None:
+def _gather_value(values: Mapping[str, Values], params: Answer) -> None:
     """The value of a secret: from the file named, else (without fields) the terminal, else standard input."""
     if "fields" in params:
         if "value" in params:
@@ -117,24 +118,24 @@ def _gather_value(values: Mapping[str, Values], params: dict[str, object]) -> No
             click.echo("openk: note: the value ends with a line end, which is kept; --trim drops it.", err=True)
 
 
-def _confirm(method: Method, params: Mapping[str, object], values: Mapping[str, Values]) -> None:
+def _confirm(method: Method, params: Answer, values: Mapping[str, Values]) -> None:
     question = touch_of(method).confirm
     if question is None or values.get("yes"):
         return
     version = params.get("version")
-    which = f"version {version}" if version is not None else "with all its versions"
+    which = f"version {version}" if isinstance(version, int) else "with all its versions"
     if not sys.stdin.isatty():
         message = "This cannot be undone, and there is no terminal to ask on: add --yes."
         raise click.UsageError(message)
     click.confirm(question.format(**params, which=which), abort=True, err=True)
 
 
-def _fetch(session: Session, method: Method, params: dict[str, object]) -> Answer:
+def _fetch(session: Session, method: Method, params: Answer) -> Answer:
     pages = touch_of(method).pages
     if pages is None or "limit" in params:
         return session.call(method.name, params)
     listed, named = pages
-    rows: list[object] = []
+    rows: list[Value] = []
     while True:
         answer = session.call(method.name, {**params, "limit": PAGE})
         page = answer.get(listed)
@@ -178,10 +179,10 @@ def _present_one(method: Method, rest: Answer, way: Way) -> None:
     elif not rest and (done := touch_of(method).done):
         click.echo(done)
     elif isinstance(fields := rest.get("fields"), dict):
-        table(("field", "value"), [(str(name), _field_cell(part)) for name, part in fields.items()])
+        table(("field", "value"), [(cell(name), _field_cell(part)) for name, part in fields.items()])
 
 
-def _field_cell(value: object) -> str:
+def _field_cell(value: Value) -> str:
     if isinstance(value, bytes | bytearray | memoryview) and not outlet.is_text(value):
         return f"({len(value)} bytes that are no text: read them with --field)"
     return cell(bytes(value).decode()) if isinstance(value, bytes | bytearray | memoryview) else cell(value)
@@ -193,7 +194,7 @@ def _one_field(rest: Answer, chosen: str) -> Answer:
         message = "This secret is one value and has no fields: leave --field out."
         raise click.UsageError(message)
     if chosen not in fields:
-        message = f"This secret has no field {chosen!r}; it has: {', '.join(map(str, fields))}."
+        message = f"This secret has no field {chosen!r}; it has: {', '.join(fields)}."
         raise click.UsageError(message)
     return {**rest, "value": fields[chosen]}
 

@@ -15,6 +15,8 @@ from typing import Final
 
 import click
 
+from openk_tools.values import Value
+
 MOST: Final = 16 << 20
 """No daemon takes a larger message; reading stops there instead of filling the memory."""
 
@@ -22,7 +24,7 @@ _FIRST: Final = 64 << 10
 STDIN: Final = "-"
 
 
-def wipe(*buffers: object) -> None:
+def wipe(*buffers: Value) -> None:
     """Overwrite every bytearray among `buffers`, and those inside maps and lists; leave anything else."""
     for buffer in buffers:
         if isinstance(buffer, bytearray):

@@ -13,38 +13,37 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 import click
 
 from openk_tools.failure import clean
-
-Answer: TypeAlias = dict[str, object]
+from openk_tools.values import Answer, Value
 
 SUFFIX: Final = "_base64"
 
 
-def jsonable(value: object) -> object:
+def jsonable(value: Value) -> Value:
     """`value` with each bytes value turned to text under a name that says so."""
-    if isinstance(value, Mapping):
-        changed: dict[str, object] = {}
+    if isinstance(value, dict):
+        changed: Answer = {}
         for name, part in value.items():
             if isinstance(part, bytes | bytearray | memoryview):
                 changed[f"{name}{SUFFIX}"] = base64.b64encode(part).decode("ascii")
             else:
-                changed[str(name)] = jsonable(part)
+                changed[name] = jsonable(part)
         return changed
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [jsonable(part) for part in value]
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode("ascii")
     return value
 
 
-def from_json(value: object) -> object:
+def from_json(value: Value) -> Value:
     """The inverse of `jsonable`: `NAME_base64` becomes NAME, a bytearray. Raises click.UsageError."""
     if isinstance(value, dict):
-        changed: dict[str, object] = {}
+        changed: Answer = {}
         for name, part in value.items():
             if name.endswith(SUFFIX) and isinstance(part, str):
                 try:
@@ -60,31 +59,31 @@ def from_json(value: object) -> object:
     return value
 
 
-def show_json(answer: Mapping[str, object]) -> None:
+def show_json(answer: Answer) -> None:
     click.echo(json.dumps(jsonable(answer), indent=2, ensure_ascii=False, default=str))
 
 
-def show(answer: Mapping[str, object]) -> None:
+def show(answer: Answer) -> None:
     """All of `answer` for a person: single values first, then each list as a table, each map as its lines."""
-    single = {name: value for name, value in answer.items() if not isinstance(value, Mapping | list | tuple)}
+    single = {name: value for name, value in answer.items() if not isinstance(value, dict | list)}
     pairs(single)
     nested = [(name, value) for name, value in answer.items() if name not in single]
     alone = len(nested) == 1 and not single
     for name, value in nested:
         if not alone:
             click.echo(f"{name}:" if value else f"{name}: none")
-        if isinstance(value, Mapping):
-            pairs({str(key): part for key, part in value.items()}, indent="" if alone else "  ")
-        elif isinstance(value, list | tuple):
+        if isinstance(value, dict):
+            pairs(value, indent="" if alone else "  ")
+        elif isinstance(value, list):
             listing(value, indent="" if alone else "  ")
 
 
-def pairs(known: Mapping[str, object], indent: str = "") -> None:
+def pairs(known: Mapping[str, Value], indent: str = "") -> None:
     width = max((len(clean(name)) for name in known), default=0) + 1
     for name, value in known.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, dict) and value:
             click.echo(f"{indent}{clean(name)}:")
-            pairs({str(key): part for key, part in value.items()}, indent + "  ")
+            pairs(value, indent + "  ")
         elif isinstance(value, str) and "\n" in value:
             click.echo(f"{indent}{clean(name)}:")
             for line in value.splitlines():
@@ -93,16 +92,16 @@ def pairs(known: Mapping[str, object], indent: str = "") -> None:
             click.echo(f"{indent}{clean(name) + ':':<{width}} {cell(value)}")
 
 
-def listing(values: Sequence[object], indent: str = "") -> None:
+def listing(values: Sequence[Value], indent: str = "") -> None:
     """Maps as a table, anything else one a line."""
-    maps = [value for value in values if isinstance(value, Mapping)]
+    maps = [value for value in values if isinstance(value, dict)]
     if not values and not indent:
         click.echo("(none)", err=True)  # for a person; a pipe gets nothing
     if len(maps) != len(values) or not maps:
         for value in values:
             click.echo(f"{indent}{cell(value)}")
         return
-    columns = list(dict.fromkeys(str(name) for value in maps for name in value))
+    columns = list(dict.fromkeys(name for value in maps for name in value))
     table(columns, [[cell(value.get(name)) for name in columns] for value in maps], indent)
 
 
@@ -132,7 +131,7 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(drawn)
 
 
-def cell(value: object) -> str:
+def cell(value: Value) -> str:
     """One value on one line."""
     match value:
         case None:
@@ -143,9 +142,9 @@ def cell(value: object) -> str:
             return base64.b64encode(value).decode("ascii")
         case str():
             return clean(value)
-        case list() | tuple():
+        case list():
             return ", ".join(cell(part) for part in value) or "-"
-        case Mapping():
-            return ", ".join(f"{clean(str(name))}={cell(part)}" for name, part in value.items()) or "-"
+        case dict():
+            return ", ".join(f"{clean(name)}={cell(part)}" for name, part in value.items()) or "-"
         case _:
             return str(value)

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from openk_tools.failure import Failure
-from openk_tools.rendering import Answer
 from openk_tools.settings import Settings
+from openk_tools.values import Answer
 
 if TYPE_CHECKING:
     import openk
@@ -31,7 +30,7 @@ class Session:
         if self._client is not None:
             self._client.close()
 
-    def call(self, method: str, params: Mapping[str, object]) -> Answer:
+    def call(self, method: str, params: Answer) -> Answer:
         """One request, one answer: its secret values as bytearrays, which the caller wipes."""
         import openk  # noqa: PLC0415
 

@@ -12,9 +12,10 @@ import click
 from openk.wire.methods import METHODS
 from openk_tools import completion, material
 from openk_tools.commands import Leaf
-from openk_tools.rendering import Answer, from_json, listing, pairs, show, show_json, table
+from openk_tools.rendering import from_json, listing, pairs, show, show_json, table
 from openk_tools.session import Session
 from openk_tools.settings import Settings
+from openk_tools.values import Answer, Value
 
 _STATUS: Final = {"ok": 0, "degraded": 1, "failed": 69}
 
@@ -39,7 +40,7 @@ def _health() -> Leaf:
             components = answer.get("components")
             pairs({"status": status})
             if isinstance(components, dict) and components:
-                listing([{"component": name, **found} for name, found in components.items()])
+                listing([{"component": name, **found} for name, found in components.items() if isinstance(found, dict)])
         context.exit(_STATUS.get(status, _STATUS["failed"]))
 
     return _leaf("health", health, "Is all well? Exit status 0: ok, 1: degraded, 69: failed or unreachable.")
@@ -57,7 +58,7 @@ def _methods() -> Leaf:
                 message = f"The daemon has no method {name!r}: see `openk methods`."
                 raise click.UsageError(message)
         if settings.as_json:
-            show_json({"methods": rows})
+            show_json({"methods": [*rows]})
         elif name is not None:
             show(rows[0])
         else:
@@ -93,7 +94,8 @@ def _call() -> Leaf:
 def _parsed(source: str) -> Answer:
     text = material.read(source, what="parameters")
     try:
-        value = from_json(json.loads(text))
+        parsed: Value = json.loads(text)
+        value = from_json(parsed)
     except ValueError as error:
         # Only where it broke, never the text: it may hold a secret.
         where = (
@@ -125,10 +127,10 @@ def _completion(root: click.Command) -> Leaf:
 
 def _version() -> Leaf:
     def version(context: click.Context) -> None:
-        known = {"openk": metadata.version("openkd"), "methods": len(METHODS)}
+        own = metadata.version("openkd")
         if context.ensure_object(Settings).as_json:
-            show_json(known)
+            show_json({"openk": own, "methods": len(METHODS)})
         else:
-            click.echo(f"openk {known['openk']}")
+            click.echo(f"openk {own}")
 
     return _leaf("version", version, "The version of this program; `openk system info` tells the daemon's.")

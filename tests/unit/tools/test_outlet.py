@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from openk_tools import outlet
 from openk_tools.outlet import Way
 from openk_tools.rendering import from_json, jsonable
+from openk_tools.values import Answer
 
 
 def on_a_terminal(write: Callable[[], None]) -> tuple[int, bytes]:
@@ -132,7 +133,7 @@ values = st.recursive(
 
 
 @given(st.dictionaries(texts, values, max_size=4))
-def test_json_form_comes_back(value: dict[str, object]) -> None:
+def test_json_form_comes_back(value: Answer) -> None:
     assert from_json(jsonable(value)) == value
 
 
