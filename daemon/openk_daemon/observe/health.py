@@ -34,7 +34,8 @@ class Report:
 
     def sentence(self) -> str:
         """One line for STATUS= and the log."""
-        bad = [f"{name} {one.state}: {one.reason}" for name, one in self.components.items() if one.state is not State.OK]
+        findings = self.components.items()
+        bad = [f"{name} {one.state}: {one.reason}" for name, one in findings if one.state is not State.OK]
         return "; ".join(bad) if bad else "all components ok"
 
 
