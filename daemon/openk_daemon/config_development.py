@@ -1,21 +1,35 @@
-"""Furnish the folder of `openkd --dev DIR`: itself, and a copy of the shipped policies to edit."""
+"""`openkd --dev DIR`: everything in one folder, with a copy of the shipped policies to edit."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from openk_daemon.config import SOCKET_PATH_MOST, ConfigError
+from openk_daemon.config_values import SOCKET_PATH_MOST, Config, ConfigError, Hsm, Log, Socket
 from openk_daemon.policy.shipped import shipped_policies
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from openk_daemon.config import Config
+def development(folder: Path) -> Config:
+    """Everything inside `folder`, which is made (mode 0700) when missing; the shipped policies are copied into it
+    once and are the developer's to edit from then on. The administrator is whoever starts it.
+
+    Raises ConfigError when the folder cannot be made, or its sockets' paths would be too long."""
+    folder = Path(os.path.abspath(folder))
+    config = Config(
+        state=folder / "state",
+        policies=folder / "policies",
+        administrators=(os.getuid(),),
+        hsm={"dev": Hsm(sockets=(folder / "hsm-0.sock",))},
+        socket=Socket(path=folder / "openkd.sock", mode=0o600),
+        log=Log(format="text"),
+        development=True,
+    )
+    _furnish(folder, config)
+    return config
 
 
-def furnish(folder: Path, config: Config) -> None:
+def _furnish(folder: Path, config: Config) -> None:
     """Make `folder`, its state folder and its policies, each 0700, leaving what is there. Raises ConfigError."""
     for socket in (config.socket.path, *(path for hsm in config.hsm.values() for path in hsm.sockets)):
         if len(os.fsencode(socket)) > SOCKET_PATH_MOST:
@@ -31,7 +45,7 @@ def furnish(folder: Path, config: Config) -> None:
 
 
 def _copy_policies(target: Path) -> None:
-    """The shipped set. Copied beside its place and renamed, so that a start which is interrupted leaves no half of it."""
+    """The shipped set, copied beside its place and renamed: an interrupted start leaves no half of it."""
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(mode=0o700)

@@ -7,15 +7,13 @@ import os
 import pwd
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast, get_type_hints
+from typing import Final, cast, get_type_hints
 
 import msgspec
 
-from openk_daemon.config import SOCKET_PATH_MOST, Config, ConfigError, Hsm, decode
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from openk_daemon.config_values import SOCKET_PATH_MOST, Config, ConfigError, Hsm, decode
 
 _FILE_MOST: Final = 1 << 20
 _TABLE: Final = re.compile(r"\s*\[+\s*([^\]]+?)\s*\]+\s*(#.*)?$")
@@ -25,8 +23,8 @@ _KEY: Final = re.compile(
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
-def read(path: Path) -> Config:
-    """The configuration in `path`. Raises ConfigError."""
+def load(path: Path) -> Config:
+    """The configuration in a TOML file. Raises ConfigError with every mistake in it."""
     try:
         with path.open("rb") as file:
             data = file.read(_FILE_MOST + 1)

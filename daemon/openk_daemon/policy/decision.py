@@ -32,7 +32,7 @@ class Explanation:
     decision: Decision
     flips: Sequence[str]
     """Single-fact changes that would turn the answer, as sentences."""
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class Policy(Protocol):
