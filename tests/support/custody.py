@@ -95,7 +95,7 @@ class Custody:
 
     def again(self, limits: KeyLimits | None = None) -> Custody:
         """A daemon started anew on the same token and store: nothing remembered."""
-        return Custody(lane=self.lane, store=self.store, pool=self.pool, limits=limits)
+        return Custody(lane=_second_lane(self.lane), store=self.store, pool=self.pool, limits=limits)
 
     def outcome(self, method: str, items: Sequence[Mapping[str, Given]] | None = None, /, **given: Given) -> Outcome:
         """What the handler says; nothing is committed."""
@@ -125,6 +125,16 @@ class Custody:
         for step in outcome.after:
             step.apply()
         return results
+
+
+def _second_lane(lane: Lane) -> Lane:
+    """Another process on the same token: slots are its own, token objects are shared."""
+    assert isinstance(lane, InlineLane)
+    first = lane._backend  # noqa: SLF001 - the software HSM without a state file has no door for this
+    assert isinstance(first, SoftwareBackend)
+    second = SoftwareBackend(allow=True)
+    second._token = first._token  # noqa: SLF001
+    return InlineLane(second)
 
 
 async def _commit(store: Store, outcome: Outcome) -> None:
