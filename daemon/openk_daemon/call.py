@@ -11,7 +11,7 @@ from openk_daemon.policy.decision import Resource
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Write
 from openk_hsm.pending import Pending
-from openk_memory.pool import Lease
+from openk_memory.lease import Lease
 
 Value = int | bool | str | memoryview | dict[str, memoryview] | list[str]
 """An argument: memoryviews are slices of the locked receive buffer, valid until the reply is made."""

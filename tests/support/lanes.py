@@ -43,7 +43,7 @@ class SteeredLane:
         self.operations.append(operation)
         if not self.held:
             return self._answer(operation)
-        self._kept.append(lambda: self._answer(operation))  # type: ignore[arg-type, return-value]  # value not used
+        self._kept.append(lambda: self._answer(operation))  # type: ignore[arg-type]  # the value is not used
         return operation.pending
 
     def _answer(self, operation: Operation) -> Pending[bytes | int]:

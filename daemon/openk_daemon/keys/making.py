@@ -25,7 +25,7 @@ from openk_daemon.keys.keyring import Keyring, object_context
 from openk_daemon.keys.residents import Residents
 from openk_daemon.keys.state import KeyState, KeyVersion, version_id
 from openk_daemon.keys.suites import CURVES, SUITES, Protection
-from openk_daemon.keys.usage import FIRST_BLOCK, LIMIT, Usage
+from openk_daemon.keys.usage import FIRST_BLOCK, Usage
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Write
 from openk_hsm.errors import HsmError
@@ -49,12 +49,12 @@ class Fresh:
 
 
 class Making:
-    def __init__(self, keyring: Keyring, pool: Pool, residents: Residents, *, gcm_uses: int = LIMIT) -> None:
+    def __init__(self, keyring: Keyring, pool: Pool, residents: Residents) -> None:
         self._keyring = keyring
         self._hierarchy: Hierarchy = keyring.hierarchy
         self._pool = pool
         self._residents = residents
-        self._first_block = min(FIRST_BLOCK, gcm_uses)
+        self._first_block = min(FIRST_BLOCK, keyring.counter.limit)
 
     async def draft(self, name: str, algorithm: Algorithm, purpose: Purpose | None, protection: str | None) -> Fresh:
         """A new key. Raises Refusal: key.exists, key.unsupported, key.unsuitable, vault.unknown."""

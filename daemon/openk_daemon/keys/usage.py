@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.hierarchy.flights import Flights
+from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.hierarchy.records import FORMAT, KEY_USAGE, KeyUsageBody, encode
 from openk_daemon.hierarchy.sealing import Draft
 from openk_daemon.hierarchy.vault_keys import VaultKeys
@@ -22,7 +22,6 @@ from openk_hsm.pending import drive
 FIRST_BLOCK: Final = 1 << 10
 LAST_BLOCK: Final = 1 << 20
 LIMIT: Final = 1 << 32
-_NEVER: Final = -(1 << 62)
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +47,7 @@ class Counter:
 
     def __init__(self, hierarchy: Hierarchy, limit: int = LIMIT) -> None:
         self._hierarchy = hierarchy
-        self._limit = limit
+        self.limit = limit
         self._reserving: Flights[bytes, None] = Flights()
 
     async def refill(self, usage: Usage, taken: int) -> None:
@@ -61,18 +60,18 @@ class Counter:
             usage.left += taken
             raise
         if usage.left < usage.low:
-            usage.low = _NEVER  # once a block
+            usage.low = 0  # once a block; below 0 somebody has to wait
             drive(self._ahead(usage), lambda _value, _error: None)
 
     async def _ahead(self, usage: Usage) -> None:
         """Fetch the next block while this one lasts. An error now is met again when it is needed."""
-        if usage.reserved < self._limit:
+        if usage.reserved < self.limit:
             await self._reserving.join(usage.id, lambda: self._reserve(usage, 1))
 
     async def _reserve(self, usage: Usage, needed: int) -> None:
-        size = min(max(usage.block, needed), self._limit - usage.reserved)
+        size = min(max(usage.block, needed), self.limit - usage.reserved)
         if size < needed:
-            raise Refusal("key.exhausted", details={"uses": usage.uses, "limit": self._limit})
+            raise Refusal("key.exhausted", details={"limit": self.limit})
         await self._write(usage, usage.reserved + size)
         usage.left += size
         usage.block = min(usage.block * 2, LAST_BLOCK)

@@ -67,10 +67,10 @@ def test_any_bytes_are_an_envelope_or_an_envelope_error(data: bytes) -> None:
 @pytest.mark.parametrize(("at", "value"), [(0, 0), (0, 2), (1, 0), (1, 5), (2, 0), (2, 2)])
 def test_unknown_formats_kinds_and_algorithms_are_refused(at: int, value: int) -> None:
     envelope = bytearray(Header(Kind.ENCRYPT, bytes(16), 1).pack() + bytes(28))
-    parse(envelope)
+    parse(bytes(envelope))
     envelope[at] = value
     with pytest.raises(EnvelopeError):
-        parse(envelope)
+        parse(bytes(envelope))
 
 
 def test_version_zero_and_short_envelopes_are_refused() -> None:

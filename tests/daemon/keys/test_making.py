@@ -6,18 +6,19 @@ from dataclasses import replace
 
 import pytest
 
+from openk_daemon.call import Outcome
 from openk_daemon.hierarchy.records import INTENT, KEY, KEY_VERSION, VAULT
 from openk_daemon.keys.making import choose
 from openk_daemon.keys.suites import SUITES, Protection
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.memory import MemoryStore
-from openk_daemon.store.seam import Full, Write
+from openk_daemon.store.seam import Full, Unit, Write
 from openk_hsm.errors import Interrupted
 from openk_hsm.inline import InlineLane
 from openk_hsm.pending import drive
-from openk_hsm.seam import Algorithm, KeySpec, Purpose
+from openk_hsm.seam import Algorithm, KeySpec, ObjectInfo, Purpose, TokenInfo
 from openk_hsm.software import SoftwareBackend
-from tests.support.custody import Custody, make_call, records, run
+from tests.support.custody import Custody, Given, make_call, records, run
 from tests.support.lanes import SteeredLane
 
 
@@ -29,7 +30,7 @@ def resident_objects(custody: Custody) -> list[str]:
     return [found.label for found in run(_objects(custody)) if found.label.startswith("openk-key-")]
 
 
-async def _objects(custody: Custody) -> list[object]:
+async def _objects(custody: Custody) -> list[ObjectInfo]:
     return list(await custody.lane.objects())
 
 
@@ -66,7 +67,7 @@ def test_lists_come_in_pages_that_miss_nothing(custody: Custody) -> None:
     ):
         every = custody.call(method, **given)[f"{field}s"]
         assert isinstance(every, list)
-        found: list[object] = []
+        found: list[dict[str, object]] = []
         while page := custody.call(method, limit=3, **given, **({"after": found[-1][field]} if found else {}))[f"{field}s"]:
             assert isinstance(page, list)
             found += page
@@ -144,7 +145,7 @@ def test_what_is_not_possible_is_refused_with_what_is() -> None:
         assert refusal.value.details == {"possible": []}
 
 
-async def _info(lane: InlineLane) -> object:
+async def _info(lane: InlineLane) -> TokenInfo:
     return await lane.info()
 
 
@@ -245,7 +246,7 @@ def test_an_intent_put_back_does_not_cost_the_key_its_object(custody: Custody) -
     outcome = custody.outcome("key.create", None, key="payments/k", algorithm="p-256", protection="resident")
     assert isinstance(custody.store, MemoryStore)
     intents = dict(records(custody.store, INTENT))
-    custody._commit(outcome)  # noqa: SLF001 - what `call` does, in two halves
+    custody.commit(outcome)
     for id_, record in intents.items():
         run(_commit_intent(custody, Write(INTENT, id_, 0, record.body)))
     later = custody.again()
@@ -254,8 +255,6 @@ def test_an_intent_put_back_does_not_cost_the_key_its_object(custody: Custody) -
 
 
 async def _commit_intent(custody: Custody, write: Write) -> None:
-    from openk_daemon.store.seam import Unit  # noqa: PLC0415 - of this one test
-
     await custody.store.commit(Unit((write,)))
 
 
@@ -273,28 +272,33 @@ def test_policies_may_read_a_keys_facts(custody: Custody) -> None:
 def test_pipelined_changes_of_one_thing_take_turns(custody: Custody) -> None:
     """Both begin before the first is durable; the second starts from what the first left."""
     custody.call("key.create", key="payments/k", algorithm="ed25519")
-    for method, given, field in (
+    changes: tuple[tuple[str, dict[str, Given], str], ...] = (
         ("key.rotate", {"key": "payments/k"}, "version"),
         ("secret.put", {"secret": "payments/s", "value": b"x"}, "version"),
-    ):
-        ends: list[object] = []
+    )
+    for method, given, field in changes:
+        ends: list[Outcome | Exception | None] = []
         for _ in range(3):
             drive(custody.handlers[method](make_call(method, None, given)), lambda value, error: ends.append(error or value))
         seen = []
         while ends:
             (outcome,) = ends
             ends.clear()
-            seen.append(custody._commit(outcome)[0][field])  # noqa: SLF001 - what `call` does, in two halves
+            assert isinstance(outcome, Outcome)
+            (result,) = custody.commit(outcome)
+            assert not isinstance(result, Refusal)
+            seen.append(result[field])
         assert seen in ([2, 3, 4], [1, 2, 3])
 
 
 def test_two_who_want_one_name(custody: Custody) -> None:
-    ends: list[object] = []
+    ends: list[Outcome | Exception | None] = []
     for _ in range(2):
         call = make_call("key.create", None, {"key": "payments/k", "algorithm": "ed25519"})
         drive(custody.handlers["key.create"](call), lambda value, error: ends.append(error or value))
     (outcome,) = ends
-    custody._commit(outcome)  # noqa: SLF001 - as above
+    assert isinstance(outcome, Outcome)
+    custody.commit(outcome)
     refusal = ends[1]
     assert isinstance(refusal, Refusal)
     assert refusal.code.name == "key.exists"

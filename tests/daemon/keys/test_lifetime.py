@@ -1,0 +1,342 @@
+"""How often and how long keys are used: usage counts, opened cached keys, handles, nonces, turns, flights."""
+
+from __future__ import annotations
+
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openk_daemon.hierarchy.flights import Flights
+from openk_daemon.hierarchy.nonces import Nonces
+from openk_daemon.hierarchy.records import KEY_USAGE
+from openk_daemon.hierarchy.shelf import Shelf
+from openk_daemon.hierarchy.turns import Turns
+from openk_daemon.keys.keyring import KeyLimits
+from openk_daemon.keys.usage import FIRST_BLOCK
+from openk_daemon.refusal import Refusal
+from openk_daemon.store.memory import MemoryStore
+from openk_daemon.store.seam import Full
+from openk_hsm.errors import Unavailable
+from openk_hsm.inline import InlineLane
+from openk_hsm.pending import Pending, drive
+from openk_hsm.seam import OpCode
+from openk_hsm.software import SoftwareBackend
+from tests.support.custody import POOL, Custody, make_call, records, run
+from tests.support.heap import copies, masked, wipe
+from tests.support.lanes import SteeredLane
+
+
+def uses(custody: Custody) -> object:
+    versions = custody.call("key.describe", key="v/k")["versions"]
+    assert isinstance(versions, list)
+    return versions[-1]["uses"]
+
+
+def stocked(limits: KeyLimits | None = None, protection: str = "wrapped", lane: SteeredLane | None = None) -> Custody:
+    custody = Custody(lane=lane, limits=limits)
+    custody.call("vault.create", vault="v")
+    custody.call("key.create", key="v/k", algorithm="aes-256-gcm", protection=protection)
+    return custody
+
+
+def encrypt(custody: Custody, count: int = 1) -> None:
+    if count == 1:
+        custody.call("key.encrypt", key="v/k", input=b"x")
+        return
+    for result in custody.batch("key.encrypt", [{"input": b"x"}] * count, key="v/k"):
+        if isinstance(result, Refusal):
+            raise result
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from([1, 2, 100, FIRST_BLOCK - 1, FIRST_BLOCK, FIRST_BLOCK + 1, "crash", "stop"]), max_size=12))
+def test_uses_are_never_under_counted(steps: list[int | str]) -> None:
+    """Whatever crashes: the count on disk is at least what was done, and a clean stop makes it exact."""
+    custody = stocked()
+    done = 0
+    exact = True
+    for step in steps:
+        if isinstance(step, int):
+            encrypt(custody, step)
+            done += step
+        else:
+            if step == "stop":
+                run(custody.keyring.close())
+            else:
+                exact = False
+            custody = custody.again()
+        counted = uses(custody)
+        assert isinstance(counted, int)
+        assert counted >= done
+        if exact:
+            assert counted == done
+
+
+def test_counting_costs_one_commit_a_block() -> None:
+    custody = stocked()
+    store = custody.store
+    assert isinstance(store, MemoryStore)
+    for _ in range(40):
+        encrypt(custody, 100)
+    (record,) = records(store, KEY_USAGE).values()
+    assert record.version <= 4
+    assert uses(custody) == 4000
+
+
+def test_the_limit_blocks_and_rotation_helps() -> None:
+    custody = stocked(KeyLimits(gcm_uses=5))
+    encrypt(custody, 4)
+    with pytest.raises(Refusal) as refusal:
+        encrypt(custody, 2)
+    assert refusal.value.code.name == "key.exhausted"
+    assert refusal.value.details == {"limit": 5}
+    encrypt(custody)
+    for _ in range(3):
+        with pytest.raises(Refusal) as refusal:
+            encrypt(custody)
+        assert refusal.value.code.name == "key.exhausted"
+    custody.call("key.rotate", key="v/k")
+    encrypt(custody, 5)
+
+
+def test_the_limit_holds_across_a_crash() -> None:
+    limits = KeyLimits(gcm_uses=FIRST_BLOCK)
+    custody = stocked(limits)
+    encrypt(custody, 10)
+    later = custody.again(limits)
+    with pytest.raises(Refusal) as refusal:
+        encrypt(later)
+    assert refusal.value.code.name == "key.exhausted"
+
+
+@pytest.mark.parametrize("method", ["key.wrap", "key.data_key"])
+def test_wrapping_counts_too(method: str) -> None:
+    limits = KeyLimits(gcm_uses=2)
+    custody = Custody(limits=limits)
+    custody.call("vault.create", vault="v")
+    custody.call("key.create", key="v/k", algorithm="aes-256-gcm", purpose="wrap")
+    given_ = {"input": b"x"} if method == "key.wrap" else {}
+    custody.batch(method, [given_] * 2, key="v/k")
+    with pytest.raises(Refusal) as refusal:
+        custody.call(method, key="v/k", **given_)
+    assert refusal.value.code.name == "key.exhausted"
+
+
+def test_a_block_that_cannot_be_made_durable_is_not_used() -> None:
+    custody = stocked()
+    store = custody.store
+    assert isinstance(store, MemoryStore)
+    later = custody.again()
+    later.call("key.describe", key="v/k")
+    store.fail_with(Full("no space"))
+    for _ in range(3):
+        with pytest.raises(Refusal) as refusal:
+            later.outcome("key.encrypt", None, key="v/k", input=b"x")
+        assert refusal.value.code.name == "store.full"
+    store.fail_with(None)
+    assert uses(later) == FIRST_BLOCK
+    encrypt(later)
+    assert uses(later) == FIRST_BLOCK + 1
+
+
+def opened(custody: Custody) -> int:
+    return len(custody.keyring.openings)
+
+
+def test_cached_keys_are_wiped_in_time() -> None:
+    custody = stocked(KeyLimits(cached_seconds=300), "cached")
+    encrypt(custody)
+    assert (opened(custody), custody.keyring.sweep()) == (1, 0)
+    assert POOL.in_use > 0
+    custody.clock.pass_(299)
+    assert custody.keyring.sweep() == 0
+    encrypt(custody)
+    custody.clock.pass_(1)
+    assert custody.keyring.sweep() == 1  # use does not prolong it
+    assert POOL.in_use == 0
+    encrypt(custody)
+    assert opened(custody) == 1
+    run(custody.keyring.close())
+    assert POOL.in_use == 0
+
+
+def test_an_expired_key_is_not_used_even_before_it_is_swept() -> None:
+    lane = SteeredLane(InlineLane(SoftwareBackend(allow=True)))
+    custody = stocked(KeyLimits(cached_seconds=300), "cached", lane)
+    encrypt(custody)
+    lane.operations.clear()
+    custody.clock.pass_(300)
+    encrypt(custody)
+    assert [operation.code for operation in lane.operations] == [OpCode.DECRYPT]
+    assert lane.operations[0].into is not None
+    custody.keyring.openings.clear()
+
+
+def test_cached_keys_are_opened_again_after_their_uses() -> None:
+    lane = SteeredLane(InlineLane(SoftwareBackend(allow=True)))
+    custody = stocked(KeyLimits(cached_uses=3), "cached", lane)
+    lane.operations.clear()
+    for _ in range(7):
+        encrypt(custody)
+    encrypt(custody, 10)  # a batch larger than that is served whole
+    assert [operation.code for operation in lane.operations].count(OpCode.DECRYPT) == 4
+    custody.keyring.openings.clear()
+
+
+def test_cached_keys_work_while_the_hsm_is_away() -> None:
+    lane = SteeredLane(InlineLane(SoftwareBackend(allow=True)))
+    custody = stocked(None, "cached", lane)
+    encrypt(custody)
+    lane.fail = lambda _operation: Unavailable("gone", retry_after=1.0)
+    nonces = set()
+    for _ in range(600):  # more than a block of nonces
+        sealed = custody.call("key.encrypt", key="v/k", input=b"x")["ciphertext"]
+        assert isinstance(sealed, bytes)
+        nonces.add(sealed[23:35])
+    assert len(nonces) == 600
+    custody.keyring.openings.clear()
+    with pytest.raises(Refusal) as refusal:
+        encrypt(custody)
+    assert (refusal.value.code.name, refusal.value.retry_after) == ("hsm.unavailable", 1.0)
+
+
+def test_a_wiped_key_is_nowhere() -> None:
+    custody = stocked(None, "cached")
+    encrypt(custody)
+    state = custody.keyring.loaded("v/k")
+    assert state is not None
+    assert state.newest.opened is not None
+    secret = bytearray(state.newest.opened.lease.view)
+    mask = masked(secret)
+    wipe(secret)
+    assert copies(mask) >= 1
+    custody.keyring.openings.clear()
+    assert copies(mask) == 0
+
+
+def test_no_more_cached_keys_are_open_than_allowed() -> None:
+    custody = Custody(limits=KeyLimits(cached_open=2))
+    custody.call("vault.create", vault="v")
+    for i in range(4):
+        custody.call("key.create", key=f"v/{i}", algorithm="hmac-sha-256", protection="cached")
+        custody.call("key.mac", key=f"v/{i}", input=b"x")
+    assert opened(custody) == 2
+    custody.keyring.openings.clear()
+
+
+def test_handles_of_keys_long_unused_are_given_back() -> None:
+    lane = SteeredLane(InlineLane(SoftwareBackend(allow=True)))
+    custody = Custody(lane=lane, limits=KeyLimits(kept=2), vaults_kept=1)
+    custody.call("vault.create", vault="v")
+    macs = {}
+    for i in range(4):
+        custody.call("key.create", key=f"v/{i}", algorithm="hmac-sha-256")
+        macs[i] = custody.call("key.mac", key=f"v/{i}", input=b"x")["mac"]
+    assert len(lane.unloaded) == 2
+    custody.call("vault.create", vault="w")
+    assert len(lane.unloaded) == 5
+    for i in range(4):
+        assert custody.call("key.mac", key=f"v/{i}", input=b"x")["mac"] == macs[i]
+
+
+def test_many_requests_for_a_key_that_is_not_loaded_load_it_once() -> None:
+    first = stocked()
+    assert isinstance(first.lane, InlineLane)
+    lane = SteeredLane(first.again().lane)
+    custody = Custody(lane=lane, store=first.store)
+    lane.held = True
+    ends: list[object] = []
+    for _ in range(32):
+        call = make_call("key.encrypt", None, {"key": "v/k", "input": b"x"})
+        drive(custody.handlers["key.encrypt"](call), lambda value, error: ends.append(error or value))
+    while lane.release():
+        pass
+    assert len(ends) == 32
+    assert not any(isinstance(end, Exception) for end in ends)
+    codes = [operation.code for operation in lane.operations if operation.client == 0]
+    assert codes.count(OpCode.MAC) == 2  # the vault's digest and the key's
+    assert codes.count(OpCode.DECRYPT) == 4  # vault, key, version, usage
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_nonces(held: bool) -> None:
+    lane = SteeredLane(InlineLane(SoftwareBackend(allow=True)))
+    nonces = Nonces(lane)
+    lane.held = held
+    drawn = [nonces.take() for _ in range(2000)]
+    lane.release()
+    drawn += [nonces.take() for _ in range(500)]
+    assert len(set(drawn)) == 2500
+    assert {len(nonce) for nonce in drawn} == {12}
+    assert len(lane.operations) in range(1, 15)  # asked for ahead, in blocks, one at a time
+
+
+def test_turns_are_in_order_and_forgotten() -> None:
+    turns = Turns()
+    order: list[str] = []
+
+    async def take(name: str) -> None:
+        await turns.take("thing")
+        order.append(name)
+
+    for name in "abc":
+        drive(take(name), lambda _value, _error: None)
+    drive(_other(turns, order), lambda _value, _error: None)
+    assert order == ["a", "other"]
+    turns.give("thing")
+    turns.give("thing")
+    assert order == ["a", "other", "b", "c"]
+    turns.ending("thing").apply()
+    turns.give("other")
+    assert len(turns) == 0
+
+
+async def _other(turns: Turns, order: list[str]) -> None:
+    await turns.take("other")
+    order.append("other")
+
+
+def test_flights_share_answers_and_errors() -> None:
+    flights: Flights[str, int] = Flights()
+    gate: Pending[int] = Pending()
+
+    async def fly() -> int:
+        return await gate
+
+    waiting = [flights.join("a", fly) for _ in range(3)]
+    assert not any(pending.settled for pending in waiting)
+    gate.resolve(7)
+    assert [pending.result() for pending in waiting] == [7, 7, 7]
+    gate = Pending()
+    failing = [flights.join("a", fly) for _ in range(2)]
+    gate.fail(ValueError("no"))
+    for pending in failing:
+        with pytest.raises(ValueError, match="no"):
+            pending.result()
+
+
+@given(st.integers(1, 4), st.lists(st.tuples(st.sampled_from(["put", "get", "drop"]), st.integers(0, 5)), max_size=40))
+def test_a_shelf_forgets_the_longest_unused(room: int, steps: list[tuple[str, int]]) -> None:
+    left: list[object] = []
+    shelf: Shelf[int, object] = Shelf(room, left.append)
+    model: dict[int, object] = {}
+    put = 0
+    for step, key in steps:
+        if step == "put":
+            put += 1
+            model.pop(key, None)
+            model[key] = object()
+            shelf.put(key, model[key])
+            while len(model) > room:
+                del model[next(iter(model))]
+        elif step == "get":
+            assert shelf.get(key) is model.get(key)
+            if key in model:
+                model[key] = model.pop(key)
+        else:
+            shelf.drop(key)
+            model.pop(key, None)
+        assert sorted(map(id, shelf.values())) == sorted(map(id, model.values()))
+    shelf.clear()
+    assert len(left) == put
