@@ -31,7 +31,7 @@ class Unsupported(LockedMemoryError):
 
 
 class Damaged(LockedMemoryError):
-    """A canary was overwritten: some code wrote past its buffer. The process should stop: its memory is not to be trusted."""
+    """A canary was overwritten: some code wrote past its buffer. The process should stop."""
 
 
 class DoubleRelease(LockedMemoryError):

@@ -86,7 +86,7 @@ class HandOff:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_size != kernel.round_up(size):
             raise Unsupported(f"the hand-off region has {found.st_size} bytes, not {kernel.round_up(size)}")
-        os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's own signature
+        os.set_inheritable(fd, False)
         return cls(fd, size)
 
     def close_fd(self) -> None:

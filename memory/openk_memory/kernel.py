@@ -86,7 +86,7 @@ def reserve(length: int) -> int:
 
 
 def view_of(address: int, length: int) -> memoryview:
-    """A writable view (format 'B') of raw memory. It owns nothing: the memory must stay mapped for the process's life."""
+    """A writable view (format 'B') of raw memory. It owns nothing: the memory must stay mapped for ever."""
     if length == 0:
         return memoryview(bytearray())
     return memoryview((ctypes.c_char * length).from_address(address)).cast("B")

@@ -133,30 +133,30 @@ class Lease:
     are wiped and `view` raises ValueError; slices taken from it read zeros and keep the slot out of use until they
     are gone. A lease that is dropped without release is wiped and taken back too, with a ResourceWarning."""
 
-    __slots__ = ("_holds", "_owner", "_slot", "address", "view")
+    __slots__ = ("address", "holds", "owner", "slot", "view")
 
     view: memoryview
     address: int
-    _holds: int
-    _owner: int
-    _slot: Slot
+    holds: int
+    owner: int
+    slot: Slot
 
     def hold(self) -> Lease:
         """One more release will be needed. Raises DoubleRelease on a lease that is gone."""
-        if self._holds <= 0:
+        if self.holds <= 0:
             raise DoubleRelease("this lease was released before")
-        self._holds += 1
+        self.holds += 1
         return self
 
     def release(self) -> None:
         """One hold less; at 0 wipe and return. Raises DoubleRelease, or Damaged if the canary was overwritten."""
-        holds = self._holds = self._holds - 1
+        holds = self.holds = self.holds - 1
         if holds > 0:
             return
         if holds < 0:
-            self._holds = 0
+            self.holds = 0
             raise DoubleRelease("this lease was released before")
-        slot = self._slot
+        slot = self.slot
         shelf = slot.shelf
         ledger = slot.ledger
         if shelf.zeros:
@@ -171,7 +171,7 @@ class Lease:
         except BufferError:  # some C object holds it, an AESGCM for instance
             quiet = False
         ledger.in_use -= slot.stride
-        owner = self._owner
+        owner = self.owner
         if owner:
             owners = ledger.owners
             left = owners[owner] - slot.stride
@@ -195,11 +195,11 @@ class Lease:
         self.release()
 
     def __del__(self) -> None:
-        if self._holds > 0:
-            self._holds = 1
-            self._slot.ledger.leaked += 1
+        if self.holds > 0:
+            self.holds = 1
+            self.slot.ledger.leaked += 1
             self.release()
             warnings.warn("a lease of locked memory was dropped without release", ResourceWarning, stacklevel=1)
 
     def __repr__(self) -> str:
-        return f"<Lease at {self.address:#x}, holds {self._holds}>"
+        return f"<Lease at {self.address:#x}, holds {self.holds}>"

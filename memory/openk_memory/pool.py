@@ -118,9 +118,9 @@ class Pool:
         lease = _new(Lease)
         lease.view = slot.view[:size]
         lease.address = slot.address
-        lease._slot = slot  # noqa: SLF001 - Pool and Lease are one mechanism in two files
-        lease._owner = owner  # noqa: SLF001
-        lease._holds = 1  # noqa: SLF001
+        lease.slot = slot
+        lease.owner = owner
+        lease.holds = 1
         in_use = ledger.in_use = ledger.in_use + stride
         if in_use > ledger.peak:
             ledger.peak = in_use
@@ -213,9 +213,9 @@ class Pool:
         lease = _new(Lease)
         lease.view = slot.view[:size]
         lease.address = address
-        lease._slot = slot  # noqa: SLF001
-        lease._owner = owner  # noqa: SLF001
-        lease._holds = 1  # noqa: SLF001
+        lease.slot = slot
+        lease.owner = owner
+        lease.holds = 1
         ledger.in_use += stride
         ledger.peak = max(ledger.peak, ledger.in_use)
         if owner:

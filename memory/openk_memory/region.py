@@ -37,7 +37,7 @@ EDGE: Final = 16  # a canary and padding, so that what follows stays aligned to 
 
 
 class Kind(StrEnum):
-    SECRET = "memfd_secret"
+    SECRET = "memfd_secret"  # noqa: S105 - the name of a system call
     LOCKED = "mlock2"
 
 

@@ -1,0 +1,233 @@
+"""What a process does to itself before it starts threads, opens its sockets to others and touches a secret.
+
+    uid already dropped ─▶ no threads? no tracer? ─▶ umask, core limit, dumpable, NO_NEW_PRIVS ─▶ capabilities
+                                                                              ─▶ Landlock ─▶ seccomp ─▶ threads, trio
+
+The order matters: setuid(2) and execve(2) reset the dumpable flag, Landlock and seccomp hold only for threads started
+later, and the seccomp filter comes last because it can take nothing back.
+
+The rule for what cannot be applied: a measure that is not in `tolerate` makes the process refuse to start
+(HardeningRefused, with the whole report); one that is in `tolerate` is reported as MISSING with the reason, and the
+caller logs it. Nothing is skipped silently: each measure has one line in the report.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from openk_memory import capabilities, landlock, seccomp
+from openk_memory.capabilities import Capability
+from openk_memory.errors import LockedMemoryError, Unsupported
+from openk_memory.kernel import failure, libc
+from openk_memory.landlock import Confinement
+
+PR_GET_DUMPABLE: Final = 3
+PR_SET_DUMPABLE: Final = 4
+PR_SET_NO_NEW_PRIVS: Final = 38
+
+
+class Measure(StrEnum):
+    SINGLE_THREAD = "single-thread"
+    NO_TRACER = "no-tracer"
+    UMASK = "umask"
+    NO_CORE = "no-core"
+    NOT_DUMPABLE = "not-dumpable"
+    NO_NEW_PRIVS = "no-new-privs"
+    BOUNDING = "capability-bounding-set"
+    CAPABILITIES = "capabilities"
+    LANDLOCK = "landlock"
+    SECCOMP = "seccomp"
+
+
+class State(StrEnum):
+    APPLIED = "applied"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    measure: Measure
+    state: State
+    detail: str
+    """What exactly was applied, or why it is missing and what would help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    steps: tuple[Step, ...]
+
+    @property
+    def missing(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.state is State.MISSING)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{step.measure}: {step.state}: {step.detail}" for step in self.steps)
+
+
+class HardeningRefused(LockedMemoryError):
+    """A measure that must hold could not be applied: the process must not go on. `report` has every step taken."""
+
+    def __init__(self, report: Report, tolerate: frozenset[Measure]) -> None:
+        self.report = report
+        self.faults = tuple(step for step in report.missing if step.measure not in tolerate)
+        super().__init__("; ".join(f"{step.measure}: {step.detail}" for step in self.faults))
+
+
+TOLERATED: Final = frozenset({Measure.BOUNDING, Measure.LANDLOCK})
+"""By default: the bounding set cannot be emptied without CAP_SETPCAP (and is harmless under NO_NEW_PRIVS), and kernels
+before 5.13 have no Landlock. Everything else exists on every kernel and distribution that openk supports."""
+
+Act = Callable[[], str]
+
+
+def harden_daemon(
+    confinement: Confinement,
+    *,
+    keep: Iterable[Capability] = (),
+    tolerate: frozenset[Measure] = TOLERATED,
+) -> Report:
+    """All measures for `openkd`. Call it with one thread, after dropping the uid and after everything that needs paths
+    outside `confinement`. Raises HardeningRefused; the process must then exit."""
+    return _harden(confinement, frozenset(keep), tolerate)
+
+
+def harden_worker(
+    confinement: Confinement | None,
+    *,
+    keep: Iterable[Capability] = (),
+    tolerate: frozenset[Measure] = TOLERATED,
+    children: bool = False,
+) -> Report:
+    """The same for `openk-hsm`, after the vendor module is loaded. `confinement` None: the module's needs are not
+    known (an HSM with its own daemon, USB, a network); reported as missing. `children`: the module starts processes."""
+    return _harden(confinement, frozenset(keep), tolerate, children=children)
+
+
+def _harden(
+    confinement: Confinement | None,
+    keep: frozenset[Capability],
+    tolerate: frozenset[Measure],
+    *,
+    children: bool = False,
+) -> Report:
+    acts: tuple[tuple[Measure, Act], ...] = (
+        (Measure.SINGLE_THREAD, check_single_thread),
+        (Measure.NO_TRACER, check_tracer),
+        (Measure.UMASK, set_umask),
+        (Measure.NO_CORE, forbid_core),
+        (Measure.NOT_DUMPABLE, forbid_dumps),
+        (Measure.NO_NEW_PRIVS, forbid_new_privileges),
+        (Measure.BOUNDING, lambda: drop_bounding(keep)),
+        (Measure.CAPABILITIES, lambda: drop_capabilities(keep)),
+        (Measure.LANDLOCK, lambda: confine(confinement)),
+        (Measure.SECCOMP, lambda: deny_calls(children=children)),
+    )
+    attempt(Measure.SECCOMP, preload)  # its library may be out of reach once Landlock holds; failures come back below
+    steps: list[Step] = []
+    for measure, act in acts:
+        steps.append(attempt(measure, act))
+        if steps[-1].state is State.MISSING and measure not in tolerate:
+            raise HardeningRefused(Report(tuple(steps)), tolerate)
+    return Report(tuple(steps))
+
+
+def attempt(measure: Measure, act: Act) -> Step:
+    """One measure, its outcome as a value."""
+    try:
+        return Step(measure, State.APPLIED, act())
+    except (OSError, Unsupported) as error:
+        return Step(measure, State.MISSING, str(error))
+
+
+# --- the measures: each applies itself and says what it did; OSError or Unsupported says why it could not ---
+
+
+def check_single_thread() -> str:
+    """Landlock, seccomp and capabilities are per thread: a thread that runs already would stay free."""
+    count = len(os.listdir("/proc/self/task"))
+    if count != 1:
+        raise Unsupported(f"{count} threads run already; hardening comes before the first one")
+    return "one thread"
+
+
+def tracer() -> int:
+    """The process id of whoever traces this process (proc_pid_status(5), TracerPid), 0 for nobody. For periodic use."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("TracerPid:"))
+
+
+def check_tracer() -> str:
+    if found := tracer():
+        raise Unsupported(f"process {found} traces this process and can read its memory and registers")
+    return "nobody traces this process"
+
+
+def set_umask() -> str:
+    """077: files of the process are its own; sockets get their wider mode explicitly."""
+    os.umask(0o077)
+    return "077"
+
+
+def forbid_core() -> str:
+    """RLIMIT_CORE 0, hard and soft. It does not stop a core_pattern that pipes to a program; `forbid_dumps` does."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return "RLIMIT_CORE 0"
+
+
+def forbid_dumps() -> str:
+    """PR_SET_DUMPABLE 0: no core of any kind; ptrace and /proc/PID/mem only for root (prctl(2))."""
+    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise failure()
+    if libc.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise Unsupported("the kernel did not keep PR_SET_DUMPABLE 0")
+    return "PR_SET_DUMPABLE 0"
+
+
+def forbid_new_privileges() -> str:
+    """PR_SET_NO_NEW_PRIVS: no setuid program helps; also what lets an unprivileged process load filters."""
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise failure()
+    return "PR_SET_NO_NEW_PRIVS 1"
+
+
+def drop_bounding(keep: frozenset[Capability] = frozenset()) -> str:
+    if not capabilities.bounding_is_empty(keep):
+        try:
+            capabilities.drop_bounding(keep)
+        except PermissionError:
+            raise Unsupported("needs CAP_SETPCAP; under systemd CapabilityBoundingSet= does it") from None
+    return f"only {_names(keep)}"
+
+
+def drop_capabilities(keep: frozenset[Capability] = frozenset()) -> str:
+    capabilities.drop_all_but(keep)
+    return f"only {_names(keep)}"
+
+
+def confine(confinement: Confinement | None) -> str:
+    if confinement is None:
+        raise Unsupported("no list of paths was given")
+    version = landlock.restrict(confinement)
+    scope = "" if version >= 6 or not confinement.scope else ", without scopes for signals and abstract sockets (ABI 6)"
+    return f"ABI {version}, {len(confinement.read)} paths to read, {len(confinement.write)} to write{scope}"
+
+
+def preload() -> str:
+    """Load what the later measures need from paths that the earlier ones may close."""
+    seccomp.library()
+    return "libseccomp loaded"
+
+
+def deny_calls(*, children: bool = False) -> str:
+    unknown = seccomp.load_deny_list(forbid_children=not children)
+    note = f"; unknown to this libseccomp: {', '.join(unknown)}" if unknown else ""
+    return f"{len(seccomp.DENIED) - len(unknown)} calls denied{'' if children else ', and new processes'}{note}"
+
+
+def _names(keep: frozenset[Capability]) -> str:
+    return ", ".join(sorted(f"CAP_{capability.name}" for capability in keep)) or "none"
