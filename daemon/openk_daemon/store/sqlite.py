@@ -1,0 +1,248 @@
+"""The embedded store: one SQLite file, group commit behind the trio loop, reads inline on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import apsw
+import trio
+
+from openk_daemon.store.committer import Committer
+from openk_daemon.store.database import Row, fetch, open_database, translate, unpack_entries
+from openk_daemon.store.folder import FolderLock, check_folder
+from openk_daemon.store.memory import do_nothing
+from openk_daemon.store.seam import Change, Committed, Record, StoreError, Unit
+from openk_hsm.pending import Pending, failed, resolved
+
+QUEUE: Final = 4096
+DEADLINE: Final = 10.0
+WATCH: Final = 1.0
+"""Seconds between two looks at the commit thread."""
+
+_CLOSED: Final = StoreError("the store is closed")
+_log = logging.getLogger(__name__)
+
+
+class SqliteStore:
+    """A LocalStore in `folder`. Every method belongs to the trio thread; `run` must be running, for it
+    settles what the commit thread has done. Whoever made it closes it.
+
+    `queue`: most units that may wait; the next ones fail with store.unavailable at once.
+    `deadline`: seconds one group may take. Beyond, what waits behind it fails, and so do new units until the
+    disk answers; the group itself settles when the kernel says what became of it, never by a guess.
+    """
+
+    def __init__(self, folder: str, *, queue: int = QUEUE, deadline: float = DEADLINE) -> None:
+        """Raises FolderRefused, Foreign, Damaged, Full: each says what to do."""
+        check_folder(folder)
+        self.folder = folder
+        self._lock = FolderLock(folder)
+        try:
+            writer, self._reader = open_database(folder)
+        except StoreError:
+            self._lock.release()
+            raise
+        self.after_group: Callable[[], None] = do_nothing
+        self.groups = 0
+        """Groups written or given up since the start."""
+        self._limit = queue
+        self._deadline = deadline
+        self._failing: StoreError | None = None
+        self._refusal: StoreError | None = None
+        self._closed = False
+        try:
+            self._size, sequence = self._measure()
+        except apsw.Error as error:
+            writer.close()
+            self._reader.close()
+            self._lock.release()
+            raise translate(error) from error
+        self._committer = Committer(writer, self._size, sequence)
+        self._queue = self._committer.queue
+
+    def _measure(self) -> tuple[int, int]:
+        sizes = fetch(self._reader, "SELECT first + count FROM log ORDER BY first DESC LIMIT 1")
+        sequences = fetch(self._reader, "SELECT max(sequence) FROM change")
+        return (sizes[0][0] if sizes else 0), (sequences[0][0] or 0)
+
+    @property
+    def failing(self) -> StoreError | None:
+        return self._failing
+
+    @property
+    def queued(self) -> int:
+        """Units that wait for the next group."""
+        return self._queue.qsize()
+
+    def commit(self, unit: Unit) -> Pending[Committed]:
+        if self._refusal is not None:
+            return failed(self._refusal)
+        if self._queue.qsize() >= self._limit:
+            return failed(StoreError(f"{self._limit} commits wait for the disk already"))
+        pending: Pending[Committed] = Pending()
+        self._queue.put((unit, pending))
+        return pending
+
+    def read(self, kind: str, id_: bytes) -> Pending[Record | None]:
+        try:
+            rows = fetch(self._reader, "SELECT version, body FROM record WHERE kind = ? AND id = ?", (kind, id_))
+        except apsw.Error as error:
+            return failed(translate(error))
+        return resolved(Record(kind, id_, *rows[0]) if rows else None)
+
+    def query(self, kind: str, prefix: bytes = b"", after: bytes = b"", limit: int = 1000) -> Pending[Sequence[Record]]:
+        text = "SELECT id, version, body FROM record WHERE kind = ? AND id >= ? AND id > ?"
+        bindings: list[str | bytes | int] = [kind, prefix, after]
+        if not after:
+            text = text.replace("id > ?", "? = x''")  # the empty id is an id too
+        end = _next_prefix(prefix)
+        if end is not None:
+            text += " AND id < ?"
+            bindings.append(end)
+        try:
+            rows = fetch(self._reader, text + " ORDER BY id LIMIT ?", (*bindings, max(limit, 0)))
+        except apsw.Error as error:
+            return failed(translate(error))
+        return resolved([Record(kind, *row) for row in rows])
+
+    def kinds(self) -> Pending[Sequence[str]]:
+        found: list[str] = []
+        try:
+            while rows := fetch(
+                self._reader,  # a jump from kind to kind instead of a walk over all records
+                "SELECT kind FROM record WHERE kind > ? ORDER BY kind LIMIT 1",
+                (found[-1] if found else "",),
+            ):
+                found.append(rows[0][0])
+        except apsw.Error as error:
+            return failed(translate(error))
+        return resolved(found)
+
+    def changes(self, after: int, limit: int = 1000) -> Pending[Sequence[Change]]:
+        columns = "SELECT sequence, kind, id, version, deleted FROM change WHERE sequence"
+        try:
+            rows = fetch(self._reader, columns + " > ? ORDER BY sequence, part LIMIT ?", (after, max(limit, 0)))
+            if rows and len(rows) == limit:  # never half of a unit: a cursor could not come back to the rest
+                last = rows[-1][0]
+                rows = [row for row in rows if row[0] != last]
+                rows += fetch(self._reader, columns + " = ? ORDER BY part", (last,))
+        except apsw.Error as error:
+            return failed(translate(error))
+        return resolved([_change(row) for row in rows])
+
+    def entries(self, first: int, limit: int = 256) -> Pending[Sequence[bytes]]:
+        found: list[bytes] = []
+        try:
+            while len(found) < limit and first + len(found) < self._size:
+                at = first + len(found)
+                rows = fetch(
+                    self._reader,
+                    "SELECT first, count, data FROM log WHERE first <= ? ORDER BY first DESC LIMIT 1",
+                    (at,),
+                )
+                if not rows or rows[0][0] + rows[0][1] <= at:
+                    raise StoreError(f"entry {at} of the log is missing")
+                start, count, data = rows[0]
+                found += unpack_entries(count, data)[at - start :]
+        except apsw.Error as error:
+            return failed(translate(error))
+        except StoreError as error:
+            return failed(error)
+        return resolved(found[: max(limit, 0)])
+
+    def log_size(self) -> int:
+        return self._size
+
+    async def run(self) -> None:
+        """Settle groups as they are done, until cancelled or closed."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            bell = self._committer.bell
+            try:
+                while True:
+                    await trio.lowlevel.wait_readable(bell)
+                    os.eventfd_read(bell)
+                    self._settle_groups()
+            except trio.ClosedResourceError:
+                nursery.cancel_scope.cancel()
+
+    async def _watch(self) -> None:
+        """Fail what waits behind a disk that does not answer, rather than let it wait for ever."""
+        while True:
+            await trio.sleep(min(WATCH, self._deadline / 4))
+            since = self._committer.busy_since
+            if since and time.monotonic() - since > self._deadline:
+                self._refuse_queued(StoreError(f"the disk has not answered for {self._deadline:g} seconds"))
+
+    def _refuse_queued(self, refusal: StoreError) -> None:
+        if self._refusal is None:
+            _log.error("commits are refused: %s", refusal)
+            self._refusal = self._failing = refusal
+        while not self._queue.empty():
+            item = self._queue.get()
+            if item is not None:
+                item[1].fail(refusal)
+
+    def _settle_groups(self) -> None:
+        done = self._committer.done
+        while done:
+            group = done.popleft()
+            self.groups += 1
+            self._size = group.log_size
+            self._failing = group.fault
+            self._refusal = _CLOSED if self._closed else None
+            for (_, pending), result in zip(group.items, group.results, strict=True):
+                try:
+                    if isinstance(result, Committed):
+                        pending.resolve(result)
+                    else:
+                        pending.fail(result)
+                except Exception:  # noqa: BLE001 - other people's code: the units behind it must settle
+                    _log.exception("whoever waited for a commit failed; the commit stands")
+            try:
+                self.after_group()
+            except Exception:  # noqa: BLE001 - other people's code: the units behind it must settle
+                _log.exception("the hook after a group failed")
+
+    def close(self) -> None:
+        """Commit what is queued (waiting for the disk, at most the deadline), settle it, let go of the folder."""
+        if self._closed:
+            return
+        self._closed = True
+        self._refusal = _CLOSED
+        if trio.lowlevel.in_trio_run():
+            trio.lowlevel.notify_closing(self._committer.bell)
+        self._queue.put(None)
+        self._committer.join(self._deadline)
+        self._settle_groups()
+        self._reader.close()
+        self._lock.release()
+
+
+def _change(row: Row) -> Change:
+    sequence, kind, id_, version, deleted = row
+    return Change(sequence, kind, id_, version, bool(deleted))
+
+
+def _next_prefix(prefix: bytes) -> bytes | None:
+    """The first byte string behind all that begin with `prefix`; None when there is none."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else None
+
+
+@asynccontextmanager
+async def open_store(folder: str, *, queue: int = QUEUE, deadline: float = DEADLINE) -> AsyncGenerator[SqliteStore]:
+    """A running SqliteStore; what is queued at the end is committed before it is closed."""
+    store = SqliteStore(folder, queue=queue, deadline=deadline)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.run)
+            yield store
+            nursery.cancel_scope.cancel()
+    finally:
+        store.close()
