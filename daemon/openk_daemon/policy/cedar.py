@@ -88,7 +88,7 @@ class Judge:
             facts = entities(caller, resource, self._names)
             question = request(caller, action, resource)
             answer = cedarpy.is_authorized(question, policies, facts, self._schema)  # pyright: ignore[reportUnknownMemberType] - bare dicts
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong while deciding is a denial (invariant 4)
             return Decision(allowed=False, policies=(), errors=(f"{type(error).__name__} while deciding",))
         errors = tuple(_shorten(error) for error in answer.diagnostics.errors)
         allowed = answer.decision is cedarpy.Decision.Allow and not errors

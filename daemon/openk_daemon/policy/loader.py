@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,12 +38,14 @@ _SAMPLES: Final = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PolicySet:
-    """A checked set with what it was made from. Immutable; `administrators` are uids."""
+    """A checked set with what it was made from. Immutable; `administrators` are uids. `digest` is the SHA-256, in
+    hex, over the files' names and contents, so that the audit log can tell which set was in force."""
 
     statements: Sequence[Statement]
     judge: Judge
     names: Names
     administrators: frozenset[int]
+    digest: str
 
 
 def load(folder: Path, administrators: Collection[int], names: Names) -> PolicySet:
@@ -69,10 +72,18 @@ def load(folder: Path, administrators: Collection[int], names: Names) -> PolicyS
         judge = Judge(statements, schema, names)
     except Mistake as error:  # each was parsed before: this is about the set
         raise _invalid([str(error)]) from error
-    loaded = PolicySet(statements, judge, names, frozenset(administrators))
+    loaded = PolicySet(statements, judge, names, frozenset(administrators), _digest({**files, SCHEMA: schema_text}))
     _check_schema(judge)
     _check_lockout(loaded)
     return loaded
+
+
+def _digest(files: Mapping[str, str]) -> str:
+    """Each file's name and content with their lengths before them: no two sets of files are written alike."""
+    digest = hashlib.sha256()
+    for part in (part.encode() for item in files.items() for part in item):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
 
 
 def _statements(name: str, text: str, schema: cedarpy.Schema, mistakes: list[str]) -> Iterator[Statement]:
