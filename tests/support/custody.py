@@ -110,9 +110,7 @@ class Custody:
             raise result
         return result
 
-    def batch(
-        self, method: str, items: Sequence[Mapping[str, Given]], /, **given: Given
-    ) -> list[Shown | Refusal]:
+    def batch(self, method: str, items: Sequence[Mapping[str, Given]], /, **given: Given) -> list[Shown | Refusal]:
         return self.commit(self.outcome(method, items, **given))
 
     def commit(self, outcome: Outcome) -> list[Shown | Refusal]:
@@ -132,10 +130,10 @@ class Custody:
 def _second_lane(lane: Lane) -> Lane:
     """Another process on the same token: slots are its own, token objects are shared."""
     assert isinstance(lane, InlineLane)
-    first = lane._backend  # noqa: SLF001 - the software HSM without a state file has no door for this
+    first = lane._backend
     assert isinstance(first, SoftwareBackend)
     second = SoftwareBackend(allow=True)
-    second._token = first._token  # noqa: SLF001
+    second._token = first._token
     return InlineLane(second)
 
 
@@ -182,11 +180,9 @@ def _read(sealed: Sealed) -> bytes:
         return bytes(lease.view[: sealed.length])
 
 
-
-
 def records(store: MemoryStore, kind: str) -> dict[bytes, Record]:
     """The store's own table of a kind: changing it is what somebody with the disk in their hands would do."""
-    return store._records.setdefault(kind, {})  # noqa: SLF001 - that is the point
+    return store._records.setdefault(kind, {})
 
 
 @dataclass(frozen=True)
@@ -202,10 +198,10 @@ def vault_secrets(custody: Custody, name: str) -> VaultSecrets:
     """Out of the software HSM, which is made of glass."""
     lane = custody.lane
     assert isinstance(lane, InlineLane)
-    backend = lane._backend  # noqa: SLF001 - there is no door for this, and must not be
+    backend = lane._backend
     assert isinstance(backend, SoftwareBackend)
     vault = run(custody.hierarchy.vault(name))
-    data, mac = (backend._slots[key.slot].material for key in (vault.sealer.key, vault.wrapper.mac))  # noqa: SLF001
+    data, mac = (backend._slots[key.slot].material for key in (vault.sealer.key, vault.wrapper.mac))
     assert isinstance(data, bytes)
     assert isinstance(mac, bytes)
     return VaultSecrets(vault.id, data, mac)

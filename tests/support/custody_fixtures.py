@@ -19,7 +19,7 @@ def leases() -> Iterator[None]:
 
 
 @pytest.fixture
-def custody(leases: None) -> Iterator[Custody]:  # noqa: ARG001 - ordered after it, so torn down before it
+def custody(leases: None) -> Iterator[Custody]:
     """Two vaults, nothing in them."""
     made = Custody()
     made.call("vault.create", vault="payments")

@@ -117,9 +117,7 @@ class CipherHandlers:
                 for element, item in zip(drawn, call.items, strict=True)
                 if isinstance(element, Lease)
             ]
-            sealed = iter(
-                await self._ciphers.seal(state, version, again, call.peer.connection) if again else ()
-            )
+            sealed = iter(await self._ciphers.seal(state, version, again, call.peer.connection) if again else ())
             results = [
                 element if isinstance(element, Refusal) else _data_key(next(sealed), element, version, length, shown)
                 for element in drawn
@@ -211,7 +209,7 @@ def _encrypt_oaep(call: Call, state: KeyState, version: KeyVersion) -> Outcome:
     for item in call.items:
         try:
             if item.optional_view("aad"):
-                raise Refusal("key.input_invalid", "RSA-OAEP takes no AAD")  # noqa: TRY301 - the item's own error
+                raise Refusal("key.input_invalid", "RSA-OAEP takes no AAD")
             block = encrypt_oaep(version.verifier, manner, item.view("input"))
         except Refusal as refusal:
             results.append(refusal)

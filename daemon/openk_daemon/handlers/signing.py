@@ -172,5 +172,3 @@ def _answers(
     elements: Sequence[bytes | Refusal] | Sequence[Sealed | Refusal], name: str, number: int
 ) -> list[Answer | Refusal]:
     return [element if isinstance(element, Refusal) else {name: element, "version": number} for element in elements]
-
-

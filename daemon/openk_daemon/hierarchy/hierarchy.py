@@ -1,7 +1,7 @@
 """The key hierarchy: root keys -> vault keys -> what vaults hold. Only handles; key bytes stay in the HSM.
 
-    root (resident)      kw: wraps vault keys     data: seals vault records     mac: binds them, digests vault names
-      └─ vault (wrapped) kw: wraps clients' keys  data: seals records, data keys mac: binds them, digests names
+root (resident)      kw: wraps vault keys     data: seals vault records     mac: binds them, digests vault names
+  └─ vault (wrapped) kw: wraps clients' keys  data: seals records, data keys mac: binds them, digests names
 """
 
 from __future__ import annotations

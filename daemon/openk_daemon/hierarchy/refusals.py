@@ -45,5 +45,3 @@ def refusing(handler: Handler) -> Handler:
             raise refuse(error) from error
 
     return checked
-
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
 
@@ -64,9 +65,7 @@ class Agreements:
         handle = version.handle
         if handle is not None:
             lease = self._pool.lease(size, owner)
-            operation = Operation(
-                OpCode.AGREE, size, handle, Mechanism.ECDH, point, into=lease.view, client=client
-            )
+            operation = Operation(OpCode.AGREE, size, handle, Mechanism.ECDH, point, into=lease.view, client=client)
             return lease, self._submit(operation)
         material = await self._openings.material(state, version)
         lease = self._pool.lease(size, owner)
@@ -130,7 +129,7 @@ def peer_point(algorithm: Algorithm, public: bytes) -> bytes:
         else:
             key = ec.EllipticCurvePublicKey.from_encoded_point(curve, public)
         return key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
-    except Exception as error:  # noqa: BLE001 - `cryptography` raises several kinds for bytes that are no key
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise Refusal("key.input_invalid", f"not a public key of {algorithm.value}") from error
 
 

@@ -80,9 +80,7 @@ class Ciphers:
                 sealed.append(prefix + answer if isinstance(answer, bytes) else Refusal("internal"))
         return sealed
 
-    def _seal_cached(
-        self, version: KeyVersion, material: memoryview, inputs: Sequence[Input]
-    ) -> list[bytes | Refusal]:
+    def _seal_cached(self, version: KeyVersion, material: memoryview, inputs: Sequence[Input]) -> list[bytes | Refusal]:
         cipher = AESGCM(material)  # freed when this returns: a live one keeps raw copies of the key
         encrypt = cipher.encrypt
         take = self._nonce
@@ -139,7 +137,7 @@ class Ciphers:
     def _named(self, state: KeyState, sealed: memoryview) -> KeyVersion | None:
         """The newest version, when the ciphertext is of it: the usual case, told by one comparison."""
         newest = state.newest
-        return newest if len(sealed) >= OVERHEAD and sealed[:HEADER] == newest.header else None
+        return newest if len(sealed) >= OVERHEAD and bytes(sealed[:HEADER]) == newest.header else None
 
     async def _find(self, state: KeyState, sealed: memoryview) -> KeyVersion:
         try:
@@ -149,8 +147,10 @@ class Ciphers:
         if header.key != state.id:
             raise Refusal("key.ciphertext_invalid", f"made with another key than {state.name}")
         version = await self._keyring.version(state, header.version)
-        if sealed[:HEADER] != version.header:
-            raise Refusal("key.ciphertext_invalid", "of another kind: use key.unwrap for wrapped keys, key.decrypt else")
+        if bytes(sealed[:HEADER]) != version.header:
+            raise Refusal(
+                "key.ciphertext_invalid", "of another kind: use key.unwrap for wrapped keys, key.decrypt else"
+            )
         return version
 
     def _open_all_cached(
@@ -231,7 +231,7 @@ async def _gather(waiting: Sequence[Plaintext | Refusal | _Waiting]) -> list[Pla
     """Wait for every answer, errors included: until then the HSM may write into the leases."""
     opened: list[Plaintext | Refusal] = []
     for element in waiting:
-        if isinstance(element, Refusal) or len(element) != 4:  # noqa: PLR2004 - the length tells the tuples apart
+        if isinstance(element, Refusal) or len(element) != 4:
             opened.append(element)
             continue
         lease, length, number, pending = element

@@ -134,9 +134,7 @@ class Derivations:
         """A cached key may have to be opened first, and may raise then; the HSM's answers settle later."""
         mechanism, size = state.hmac
         if version.handle is not None:
-            return self._submit(
-                Operation(OpCode.MAC, size, version.handle, mechanism, data, into=into, client=client)
-            )
+            return self._submit(Operation(OpCode.MAC, size, version.handle, mechanism, data, into=into, client=client))
         material = await self._openings.material(state, version)
         cached.mac_into(state.algorithm, material, data, into)
         return resolved(size)

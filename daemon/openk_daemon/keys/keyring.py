@@ -192,9 +192,7 @@ class Keyring:
         )
 
     async def _load_version(self, state: KeyState, number: int) -> KeyVersion:
-        return await self._read_version(
-            state.vault, state.id, state.algorithm, state.purpose, state.protection, number
-        )
+        return await self._read_version(state.vault, state.id, state.algorithm, state.purpose, state.protection, number)
 
     async def _read_version(
         self,

@@ -11,7 +11,6 @@ from openk_daemon.keys.keyring import Keyring
 from openk_daemon.keys.state import KeyState, KeyVersion
 from openk_daemon.refusal import Refusal
 from openk_hsm.errors import HsmError
-from openk_hsm.pending import Pending
 from openk_hsm.seam import EMPTY, Buffer, OpCode, Operation
 
 _MAC: Final = OpCode.MAC

@@ -81,9 +81,7 @@ class Making:
         number = state.newest.number + 1
         spec = KeySpec(state.algorithm, state.purpose)
         now = self._hierarchy.now()
-        version, drafts, journal = await self._draft_version(
-            state.vault, state.id, spec, state.protection, number, now
-        )
+        version, drafts, journal = await self._draft_version(state.vault, state.id, spec, state.protection, number, now)
         body = KeyBody(
             FORMAT,
             split(state.name)[1],

@@ -28,7 +28,7 @@ SIGNATURE_ROOM: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """`hash` is None where the algorithm hashes by itself, or the input is a digest already (then of `digest` bytes)."""
+    """`hash` is None where the algorithm hashes by itself, or the input is a digest already (of `digest` bytes)."""
 
     mechanism: Mechanism
     room: int

@@ -7,7 +7,7 @@ it must not have been interned or used as a key of a dict.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -24,7 +24,7 @@ def move(secret: bytes, into: memoryview) -> None:
 
 
 @contextmanager
-def lent(secret: memoryview) -> Iterator[bytes]:
+def lent(secret: memoryview) -> Generator[bytes]:
     """A copy as `bytes`, for a library that takes nothing else, zeroed at the end. The library must not keep it."""
     copy = bytes(secret)
     try:

@@ -1,8 +1,8 @@
 """Resident keys: token objects, made under a journal, because making one is not undone by forgetting it.
 
-    1  commit an intent (label, id)                                  crash here: nothing on the token, intent removed
-    2  make the token object                                         crash here: destroyed at the next start
-    3  commit the key's records and remove the intent, in one unit   from here on the key exists
+1  commit an intent (label, id)                                  crash here: nothing on the token, intent removed
+2  make the token object                                         crash here: destroyed at the next start
+3  commit the key's records and remove the intent, in one unit   from here on the key exists
 """
 
 from __future__ import annotations

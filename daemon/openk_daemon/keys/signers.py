@@ -39,9 +39,7 @@ class Signers:
             except Refusal as refusal:
                 waiting.append(refusal)
                 continue
-            operation = Operation(
-                _SIGN, manner.room, handle, manner.mechanism, message, EMPTY, EMPTY, None, client
-            )
+            operation = Operation(_SIGN, manner.room, handle, manner.mechanism, message, EMPTY, EMPTY, None, client)
             waiting.append(self._submit(operation))
         signatures: list[bytes | Refusal] = []
         for element in waiting:

@@ -36,9 +36,7 @@ def blob(value: object) -> bytes:
 def aes(request: pytest.FixtureRequest, custody: Custody) -> Custody:
     """`payments/card` to encrypt with, `payments/outer` to wrap with, each with the protection under test."""
     custody.call("key.create", key="payments/card", algorithm="aes-256-gcm", protection=request.param)
-    custody.call(
-        "key.create", key="payments/outer", algorithm="aes-256-gcm", purpose="wrap", protection=request.param
-    )
+    custody.call("key.create", key="payments/outer", algorithm="aes-256-gcm", purpose="wrap", protection=request.param)
     return custody
 
 
@@ -278,7 +276,9 @@ def test_data_keys(aes: Custody, length: int | None) -> None:
     assert opened["output"] == made["plaintext"]
     only = aes.call("key.data_key", key="payments/outer", wrapped_only=True, **given)
     assert set(only) == {"wrapped", "version"}
-    assert len(blob(aes.call("key.unwrap", key="payments/outer", wrapped=blob(only["wrapped"]))["output"])) == (length or 32)
+    assert len(blob(aes.call("key.unwrap", key="payments/outer", wrapped=blob(only["wrapped"]))["output"])) == (
+        length or 32
+    )
 
 
 def test_a_batch_of_data_keys_differs(aes: Custody) -> None:
@@ -296,7 +296,7 @@ def test_data_keys_of_odd_lengths_are_refused(aes: Custody, length: int) -> None
 def test_a_key_has_one_job(aes: Custody) -> None:
     """A wrapping key that decrypted would give its wrapped keys away, and the other way round."""
     wrapped = blob(aes.call("key.wrap", key="payments/outer", input=b"k" * 32)["wrapped"])
-    for method, given in (
+    for method, fields in (
         ("key.encrypt", {"key": "payments/outer", "input": b"x"}),
         ("key.decrypt", {"key": "payments/outer", "ciphertext": wrapped}),
         ("key.wrap", {"key": "payments/card", "input": b"x"}),
@@ -310,7 +310,7 @@ def test_a_key_has_one_job(aes: Custody) -> None:
         ("key.public", {"key": "payments/card"}),
     ):
         with pytest.raises(Refusal) as refusal:
-            aes.call(method, **given)
+            aes.call(method, **fields)
         assert code(refusal) == "key.unsuitable", method
 
 
@@ -326,13 +326,13 @@ def test_oaep(custody: Custody, algorithm: str, protection: str, hash_: str | No
         assert len(sealed) == 256
         opened = custody.call("key.decrypt", key="payments/rsa", ciphertext=sealed, **more)
         assert opened == {"plaintext": plain, "version": 1}
-    for method, given in (
+    for method, fields in (
         ("key.encrypt", {"input": b"y" * (most + 1)}),
         ("key.encrypt", {"input": b"y", "aad": b"a"}),
         ("key.decrypt", {"ciphertext": b"y" * 256, "aad": b"a"}),
     ):
         with pytest.raises(Refusal) as refusal:
-            custody.call(method, key="payments/rsa", **given, **more)
+            custody.call(method, key="payments/rsa", **fields, **more)
         assert code(refusal) == "key.input_invalid"
     for bad in (b"", b"y" * 255, b"y" * 256, sealed[:-1] + bytes([sealed[-1] ^ 1])):
         with pytest.raises(Refusal) as refusal:

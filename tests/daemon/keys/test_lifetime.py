@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,7 +49,9 @@ def encrypt(custody: Custody, count: int = 1) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.sampled_from([1, 2, 100, FIRST_BLOCK - 1, FIRST_BLOCK, FIRST_BLOCK + 1, "crash", "stop"]), max_size=12))
+@given(
+    st.lists(st.sampled_from([1, 2, 100, FIRST_BLOCK - 1, FIRST_BLOCK, FIRST_BLOCK + 1, "crash", "stop"]), max_size=12)
+)
 def test_uses_are_never_under_counted(steps: list[int | str]) -> None:
     """Whatever crashes: the count on disk is at least what was done, and a clean stop makes it exact."""
     custody = stocked()

@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openk_daemon.hierarchy.records import KEY, KEY_VERSION
+from openk_daemon.keys.agreements import peer_point
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.memory import MemoryStore
 from openk_hsm.errors import TimedOut
 from openk_hsm.inline import InlineLane
-from openk_hsm.seam import OpCode
+from openk_hsm.seam import Algorithm, OpCode
 from openk_hsm.software import SoftwareBackend
 from tests.support import third_party
 from tests.support.custody import Custody, records, vault_secrets
@@ -54,7 +55,9 @@ def test_macs_verify_and_changed_ones_do_not(custody: Custody, algorithm: str, p
         with pytest.raises(Refusal) as refusal:
             custody.call("key.verify_mac", key="payments/m", input=data, mac=bad)
         assert refusal.value.code.name == "key.mac_invalid"
-    results = custody.batch("key.verify_mac", [{"input": b"x", "mac": mac}, {"input": b"z", "mac": mac}], key="payments/m")
+    results = custody.batch(
+        "key.verify_mac", [{"input": b"x", "mac": mac}, {"input": b"z", "mac": mac}], key="payments/m"
+    )
     assert [isinstance(result, Refusal) for result in results] == [False, True]
     custody.call("key.rotate", key="payments/m")
     assert custody.call("key.mac", key="payments/m", input=b"x")["mac"] != mac
@@ -137,7 +140,9 @@ def test_derivation_that_fails_half_way_gives_everything_back(mode: str) -> None
     batch = custody.batch("key.derive", [{"context": b"a"}, {"context": b"b"}], key="v/d", mode=mode, length=64)
     refused = [result.code.name for result in batch if isinstance(result, Refusal)]
     assert refused == ["hsm.timeout"]
-    assert all(operation.into is not None for operation in lane.operations if operation.code is OpCode.MAC and operation.client)
+    assert all(
+        operation.into is not None for operation in lane.operations if operation.code is OpCode.MAC and operation.client
+    )
 
 
 CURVES = {"p-256": ec.SECP256R1(), "p-384": ec.SECP384R1(), "p-521": ec.SECP521R1()}
@@ -168,6 +173,28 @@ def test_diffie_hellman(custody: Custody, algorithm: str, protection: str) -> No
         assert refusal.value.code.name == "key.input_invalid"
     batch = custody.batch("key.agree", [{"public": der}, {"public": b"x"}, {"public": point}], key="payments/a")
     assert [isinstance(result, Refusal) for result in batch] == [False, True, False]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([*CURVES, "x25519"]), st.binary(max_size=140), st.data())
+def test_any_bytes_are_a_public_key_or_refused(algorithm: str, garbage: bytes, data: st.DataObject) -> None:
+    """Garbage, and real keys with a byte changed."""
+    if data.draw(st.booleans()):
+        key = (
+            x25519.X25519PrivateKey.generate()
+            if algorithm == "x25519"
+            else ec.generate_private_key(CURVES[data.draw(st.sampled_from(sorted(CURVES)))])
+        ).public_key()
+        encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        changed = bytearray(encoded)
+        changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
+        garbage = bytes(changed)
+    try:
+        point = peer_point(Algorithm(algorithm), garbage)
+    except Refusal as refusal:
+        assert refusal.code.name == "key.input_invalid"  # noqa: PT017 - both ends are fine
+        return
+    assert len(point) == (32 if algorithm == "x25519" else 1 + 2 * ((CURVES[algorithm].key_size + 7) // 8))
 
 
 @every_protection

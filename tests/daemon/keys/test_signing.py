@@ -68,7 +68,13 @@ def test_signatures_verify_elsewhere_and_here(custody: Custody, algorithm: str, 
     later = custody.again()
     answer = later.call("key.verify", key="payments/k", input=MESSAGE, signature=signature)
     assert answer == {"valid": True, "version": 1}
-    check(public_key(custody), blob(later.call("key.sign", key="payments/k", input=MESSAGE)["signature"]), MESSAGE, None, None)
+    check(
+        public_key(custody),
+        blob(later.call("key.sign", key="payments/k", input=MESSAGE)["signature"]),
+        MESSAGE,
+        None,
+        None,
+    )
     later.keyring.openings.clear()
     changed = signature[:-1] + bytes([signature[-1] ^ 1])
     for message, sig in ((MESSAGE + b"0", signature), (MESSAGE, changed), (MESSAGE, b""), (MESSAGE, b"\x30" * 70)):
@@ -77,7 +83,9 @@ def test_signatures_verify_elsewhere_and_here(custody: Custody, algorithm: str, 
         assert refusal.value.code.name == "key.signature_invalid"
 
 
-@pytest.mark.parametrize(("algorithm", "protection"), [("p-256", "wrapped"), ("p-521", "cached"), ("rsa-2048", "wrapped")])
+@pytest.mark.parametrize(
+    ("algorithm", "protection"), [("p-256", "wrapped"), ("p-521", "cached"), ("rsa-2048", "wrapped")]
+)
 @pytest.mark.parametrize("hash_", ["sha-256", "sha-384", "sha-512"])
 @pytest.mark.parametrize("pad", [None, "pss", "pkcs1v15"])
 @pytest.mark.parametrize("prehashed", [False, True])
@@ -116,7 +124,9 @@ def test_what_hashes_by_itself_leaves_no_choice(
     assert refusal.value.code.name == "key.input_invalid"
 
 
-@pytest.mark.parametrize(("algorithm", "protection"), [("p-256", "wrapped"), ("rsa-2048", "wrapped"), ("p-256", "cached")])
+@pytest.mark.parametrize(
+    ("algorithm", "protection"), [("p-256", "wrapped"), ("rsa-2048", "wrapped"), ("p-256", "cached")]
+)
 def test_sha_1_is_not_signed(custody: Custody, algorithm: str, protection: str) -> None:
     create(custody, algorithm, protection)
     with pytest.raises(Refusal) as refusal:
@@ -124,7 +134,9 @@ def test_sha_1_is_not_signed(custody: Custody, algorithm: str, protection: str) 
     assert refusal.value.code.name == "key.input_invalid"
 
 
-@pytest.mark.parametrize(("algorithm", "protection"), [("p-256", "wrapped"), ("ed25519", "cached"), ("ml-dsa-44", "cached")])
+@pytest.mark.parametrize(
+    ("algorithm", "protection"), [("p-256", "wrapped"), ("ed25519", "cached"), ("ml-dsa-44", "cached")]
+)
 def test_batches_and_versions(custody: Custody, algorithm: str, protection: str) -> None:
     create(custody, algorithm, protection)
     messages = [b"%d" % i for i in range(5)]
