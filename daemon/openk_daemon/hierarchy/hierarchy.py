@@ -35,6 +35,7 @@ from openk_hsm.seam import (
     Wrapped,
     Wrapper,
 )
+from openk_memory.scrub import scrub
 
 DIGEST: Final = 32  # bytes
 _VAULT_DIGESTS_KEPT: Final = 4096
@@ -48,6 +49,8 @@ class Hierarchy:
         self.store = store
         self.nonces = Nonces(lane)
         self.sealing = Sealing(lane, self.nonces)
+        self.touched = False
+        """Whether a cipher ran over secrets here since the last `tidy`: set by whoever ran it."""
         self._clock = clock
         self._slot = FIRST_FREE_SLOT
         self._vaults: Shelf[str, VaultKeys] = Shelf(vaults_kept, self._unload)
@@ -111,6 +114,13 @@ class Hierarchy:
         """The contents of vault records. Raises Refusal(store.damaged)."""
         plains = await self.sealing.open(ROOT_SEALER, records)
         return [decode(VaultBody, plain) for plain in plains]
+
+    def tidy(self) -> None:
+        """Scrub what ciphers left in registers and dead stack frames. It costs as much as a small encryption, so it
+        is not part of every request: whoever runs the daemon has it done when requests pause, at least once a second."""
+        if self.touched:
+            self.touched = False
+            scrub()
 
     def close(self) -> None:
         """Give back all session objects. Idempotent."""

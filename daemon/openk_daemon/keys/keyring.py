@@ -139,7 +139,8 @@ class Keyring:
         return state
 
     def sweep(self) -> int:
-        """Wipe cached keys whose time is over; how many."""
+        """Wipe cached keys whose time is over, and what ciphers left in registers; how many keys. For once a second."""
+        self.hierarchy.tidy()
         return self.openings.sweep()
 
     async def close(self) -> None:

@@ -45,6 +45,7 @@ class Openings:
         if opened is None or opened.uses < uses or opened.expires <= self._monotonic():
             return None
         opened.uses -= uses
+        self._hierarchy.touched = True
         return opened.lease.view
 
     async def material(self, state: KeyState, version: KeyVersion, uses: int = 1) -> memoryview:

@@ -63,6 +63,7 @@ class Locker:
             if drawn != DATA_KEY:
                 raise HsmError("the HSM gave too few random bytes")
             envelope = await hierarchy.sealing.seal_material(vault.sealer, _context(vault, id_), lease.view)
+            hierarchy.touched = True
             front_ = front(envelope, len(values) + 1)
             parts = [memoryview(encode_contents(created, names)), *values]
             segments = _seal(lease.view, hierarchy.nonces, id_, front_, parts)
@@ -88,6 +89,7 @@ class Locker:
             raise damaged(SECRET_VERSION)
         try:
             payload = parse(record.body)
+            self._hierarchy.touched = True
             with self._pool.lease(DATA_KEY) as lease:
                 pending = self._hierarchy.sealing.open_material(
                     vault.sealer, _context(vault, record.id), payload.envelope, lease.view

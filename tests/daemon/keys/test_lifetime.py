@@ -341,3 +341,17 @@ def test_a_shelf_forgets_the_longest_unused(room: int, steps: list[tuple[str, in
         assert sorted(map(id, shelf.values())) == sorted(map(id, model.values()))
     shelf.clear()
     assert len(left) == put
+
+
+def test_registers_are_scrubbed_when_requests_pause() -> None:
+    custody = stocked(None, "cached")
+    for method, given_ in (
+        ("key.encrypt", {"key": "v/k", "input": b"x"}),
+        ("secret.put", {"secret": "v/s", "value": b"x"}),
+        ("secret.get", {"secret": "v/s"}),
+    ):
+        custody.keyring.sweep()
+        assert not custody.hierarchy.touched
+        custody.call(method, **given_)
+        assert custody.hierarchy.touched
+    custody.keyring.openings.clear()
