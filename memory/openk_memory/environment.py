@@ -1,11 +1,12 @@
 """The environment of a worker process: settings that must be there before its first instruction.
 
-A vendor library that cannot be fed a buffer (the YubiHSM one, python-pkcs11's `decrypt`) leaves its copies of a secret
-in freed heap blocks. glibc can overwrite every block as it is freed, without a line of C, if Python's own allocator is
-out of the way. It costs about 16 % of a worker's message throughput; the daemon, which has no such library, does without.
+A vendor library that cannot be fed a buffer (the YubiHSM one, python-pkcs11's `decrypt`) leaves its copies of a
+secret in freed heap blocks. glibc can overwrite every block as it is freed, without a line of C, if Python's own
+allocator is out of the way. It costs about 16 % of a worker's throughput; the daemon, which has no such library, does
+without.
 
-Tried and useless: MALLOC_PERTURB_ alone (the thread cache skips it). `python -I` and `-E` ignore PYTHONMALLOC: a worker is
-started with `FLAGS` instead.
+Tried and useless: MALLOC_PERTURB_ alone (the thread cache skips it). `python -I` and `-E` ignore PYTHONMALLOC: a
+worker is started with `FLAGS` instead.
 """
 
 from __future__ import annotations

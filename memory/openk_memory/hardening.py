@@ -157,7 +157,7 @@ def check_single_thread() -> str:
 
 def tracer() -> int:
     """The process id of whoever traces this process (proc_pid_status(5), TracerPid), 0 for nobody. For periodic use."""
-    with open("/proc/self/status", encoding="ascii") as status:
+    with open("/proc/self/status", encoding="utf-8") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("TracerPid:"))
 
 

@@ -94,7 +94,7 @@ def view_of(address: int, length: int) -> memoryview:
 
 def locked_bytes() -> int:
     """How much this process has locked (VmLck of proc_pid_status(5))."""
-    with open("/proc/self/status", encoding="ascii") as status:
+    with open("/proc/self/status", encoding="utf-8") as status:
         for line in status:
             if line.startswith("VmLck:"):
                 return int(line.split()[1]) * 1024
@@ -103,7 +103,7 @@ def locked_bytes() -> int:
 
 def has_ipc_lock() -> bool:
     """Whether CAP_IPC_LOCK (14) is effective: then RLIMIT_MEMLOCK does not count (capabilities(7))."""
-    with open("/proc/self/status", encoding="ascii") as status:
+    with open("/proc/self/status", encoding="utf-8") as status:
         for line in status:
             if line.startswith("CapEff:"):
                 return bool(int(line.split()[1], 16) >> 14 & 1)

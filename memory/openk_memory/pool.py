@@ -262,7 +262,8 @@ class Pool:
             for slab in empty:
                 self._erase(slab)
             gained = True
-        self._stuck_at = self.capacity + 1 if gained else self._ledger.in_use
+        waiting = any(shelf.quarantine for shelf in self._shelves)  # their views may die without a byte coming back
+        self._stuck_at = self.capacity + 1 if gained or waiting else self._ledger.in_use
         return gained
 
     def _erase(self, slab: Slab) -> None:

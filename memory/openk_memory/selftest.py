@@ -113,20 +113,18 @@ def check_wipe() -> None:
 
 def check_pool() -> None:
     pool = Pool(POOL_BYTES)
-    try:
-        lease = pool.lease(16)
-        lease.view[:] = bytes([PATTERN] * 16)
-        address, kept = lease.address, lease.view[:8]
-        check_mapping(address, FLAGS[pool.kind], f"pool ({pool.kind})")
-        lease.release()
-        if any(kept):
-            raise Unsupported("pool: the wipe left bytes")
-        with pool.lease(16) as other:
-            if other.address == address:
-                raise Unsupported("pool: a slot was given out while a view of it lives; this needs CPython")
-        del kept
-    finally:
-        pool.retire()
+    lease = pool.lease(16)
+    lease.view[:] = bytes([PATTERN] * 16)
+    address, kept = lease.address, lease.view[:8]
+    check_mapping(address, FLAGS[pool.kind], f"pool ({pool.kind})")
+    lease.release()
+    if any(kept):
+        raise Unsupported("pool: the wipe left bytes")
+    with pool.lease(16) as other:
+        if other.address == address:
+            raise Unsupported("pool: a slot was given out while a view of it lives; this needs CPython")
+    del kept
+    pool.retire()
 
 
 def check_handoff() -> None:
