@@ -29,6 +29,7 @@ from openk_daemon.keys.suites import Protection
 from openk_daemon.keys.usage import LIMIT, Counter, Usage
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Record
+from openk_hsm.pending import Pending
 from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Purpose, Resident, Wrapped
 from openk_memory.pool import Pool
 
@@ -92,8 +93,7 @@ class Keyring:
         if version is None:
             if not 1 <= number <= state.newest.number:
                 raise Refusal("key.version_unknown", f"the newest version of {state.name} is {state.newest.number}")
-            version = await self._loading.join(version_id(state.id, number), lambda: self._load_version(state, number))
-            version = state.versions.setdefault(number, version)
+            version = state.versions.setdefault(number, await self._load(state, number))
         return version
 
     async def select(self, arguments: Arguments) -> tuple[KeyState, KeyVersion]:
@@ -106,7 +106,12 @@ class Keyring:
         return state, await self.version(state, arguments.integer("version"))
 
     async def all_versions(self, state: KeyState) -> list[KeyVersion]:
-        return [await self.version(state, number) for number in range(1, state.newest.number + 1)]
+        """In order; those that are not loaded are fetched side by side."""
+        numbers = range(1, state.newest.number + 1)
+        loading = {number: self._load(state, number) for number in numbers if number not in state.versions}
+        for number, pending in loading.items():
+            state.versions.setdefault(number, await pending)
+        return [state.versions[number] for number in numbers]
 
     async def attributes(self, name: str) -> tuple[tuple[str, str], ...]:
         """Facts for policies; none where there is no such key."""
@@ -192,6 +197,9 @@ class Keyring:
             {newest.number: newest},
         )
 
+    def _load(self, state: KeyState, number: int) -> Pending[KeyVersion]:
+        return self._loading.join(version_id(state.id, number), lambda: self._load_version(state, number))
+
     async def _load_version(self, state: KeyState, number: int) -> KeyVersion:
         return await self._read_version(state.vault, state.id, state.algorithm, state.purpose, state.protection, number)
 
@@ -206,11 +214,11 @@ class Keyring:
     ) -> KeyVersion:
         store = self.hierarchy.store
         id_ = version_id(key, number)
-        found = [(KEY_VERSION, await store.read(KEY_VERSION, id_))]
-        if algorithm is Algorithm.AES_256_GCM:
-            found.append((KEY_USAGE, await store.read(KEY_USAGE, id_)))
+        kinds = (KEY_VERSION, KEY_USAGE) if algorithm is Algorithm.AES_256_GCM else (KEY_VERSION,)
+        reading = [(kind, store.read(kind, id_)) for kind in kinds]
         present: list[Record] = []
-        for kind, record in found:
+        for kind, pending in reading:
+            record = await pending
             if record is None:
                 raise damaged(kind)  # keys and versions are never deleted
             present.append(record)

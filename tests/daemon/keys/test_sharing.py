@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from openk_daemon.call import Sealed
 from openk_daemon.hierarchy.records import KEY, KEY_VERSION
 from openk_daemon.keys.agreements import peer_point
 from openk_daemon.refusal import Refusal
@@ -17,7 +20,8 @@ from openk_hsm.inline import InlineLane
 from openk_hsm.seam import Algorithm, OpCode
 from openk_hsm.software import SoftwareBackend
 from tests.support import third_party
-from tests.support.custody import Custody, records, vault_secrets
+from tests.support.custody import Custody, make_call, records, run, vault_secrets
+from tests.support.heap import copies, masked, wipe
 from tests.support.lanes import SteeredLane
 
 HMACS = {"hmac-sha-256": ("sha-256", 32), "hmac-sha-384": ("sha-384", 48), "hmac-sha-512": ("sha-512", 64)}
@@ -252,3 +256,50 @@ def test_random_bytes_out_of_bounds(custody: Custody, length: int) -> None:
     with pytest.raises(Refusal) as refusal:
         custody.call("random.bytes", length=length)
     assert refusal.value.code.name == "request.invalid"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "purpose", "method", "field"),
+    [
+        ("x25519", "agree", "key.agree", "shared"),
+        ("p-256", "agree", "key.agree", "shared"),
+        ("p-521", "agree", "key.agree", "shared"),
+        ("ml-kem-768", "encapsulate", "key.encapsulate", "shared"),
+        ("ml-kem-768", "encapsulate", "key.decapsulate", "shared"),
+        ("hmac-sha-512", "derive", "key.derive", "derived"),
+    ],
+)
+def test_shared_secrets_leave_no_copies(
+    custody: Custody, algorithm: str, purpose: str, method: str, field: str
+) -> None:
+    """Libraries give some of them as `bytes` only: those objects are zeroed where they lie."""
+    custody.call("key.create", key="payments/k", algorithm=algorithm, purpose=purpose, protection="cached")
+    given_: dict[str, str | bytes | int] = {"key": "payments/k"}
+    if method == "key.agree":
+        given_["public"] = blob(custody.call("key.public", key="payments/k")["public"])
+    elif method == "key.decapsulate":
+        given_["ciphertext"] = blob(custody.call("key.encapsulate", key="payments/k")["ciphertext"])
+    elif method == "key.derive":
+        given_["length"] = 64
+    (result,) = run(custody.handlers[method](make_call(method, None, given_))).results
+    assert not isinstance(result, Refusal)
+    sealed = result[field]
+    assert isinstance(sealed, Sealed)
+    secret = bytearray(sealed.lease.view[: sealed.length])
+    mask = masked(secret)
+    wipe(secret)
+    assert copies(mask) == 1  # the reply's lease
+    sealed.lease.release()
+    assert copies(mask) == 0
+
+
+def test_oaep_plaintexts_leave_no_copies(custody: Custody) -> None:
+    custody.call("key.create", key="payments/k", algorithm="rsa-2048", purpose="decrypt")
+    secret = bytearray(os.urandom(64))
+    mask = masked(secret)
+    call = make_call("key.encrypt", None, {"key": "payments/k"})
+    call.arguments.values["input"] = memoryview(secret)  # type: ignore[index]  # a dict, in tests
+    assert run(custody.handlers["key.encrypt"](call)).results
+    assert copies(mask) == 1
+    wipe(secret)
+    assert copies(mask) == 0
