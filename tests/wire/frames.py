@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Union
+from typing import TypeAlias
 
 import msgpack
 from hypothesis import strategies as st
 
 from openk.wire.messages import RawValue, Text
 
-Plain = Union[None, bool, int, float, str, bytes, list["Plain"], dict[str, "Plain"]]
+Plain: TypeAlias = "bool | int | float | str | bytes | list[Plain] | dict[str, Plain] | None"
 
 scalars = st.one_of(
     st.none(),

@@ -10,7 +10,9 @@ from openk.wire.reader import Limits, Reader, Request
 from tests.wire.frames import Plain, bins, buffer, msgids, pack, plain, requests
 
 WIDE = Limits(depth=40)
-payloads = st.one_of(st.binary(max_size=8), st.integers(0, 3).map(lambda width: bytes(254 + width)), st.just(bytes(65536)))
+payloads = st.one_of(
+    st.binary(max_size=8), st.integers(0, 3).map(lambda width: bytes(254 + width)), st.just(bytes(65536))
+)
 
 
 def frame(msgid: int, params: dict[str, Plain], method: str = "key.encrypt") -> bytes:
@@ -152,7 +154,7 @@ def test_a_match_above_the_limit_of_the_message_is_refused_like_any_other() -> N
 
 def test_no_payload_is_kept() -> None:
     reader, _ = learned(frame(1, {"key": "v/k", "input": b"canary", "aad": b"canary"}))
-    memory = reader._memory  # noqa: SLF001 - the promise is about what is inside
+    memory = reader._memory
     kept = [shape.first for shape in memory.shapes] + [part for shape in memory.shapes for part, _ in shape.rest]
     assert kept
     assert not any(b"canary" in bytes(part) for part in kept)

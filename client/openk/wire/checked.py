@@ -29,8 +29,8 @@ class Checked:
         self,
         values: dict[str, Value],
         items: list[dict[str, Value]],
-        batch: bool,
-        plain_text: bool,
+        batch: bool,  # noqa: FBT001 - positional: made once a request
+        plain_text: bool,  # noqa: FBT001
         sizes: Mapping[str, int],
     ) -> None:
         self.values = values
@@ -56,7 +56,7 @@ class _Place:
 class Template:
     """The checked arguments of a shape: all but the payloads, and where those belong."""
 
-    __slots__ = ("_batch", "_items", "_name", "_places", "_sizes", "_values")
+    __slots__ = ("_batch", "_items", "_name", "_places", "_plain", "_sizes", "_values")
 
     def __init__(self, checked: Checked, holes: Sequence[memoryview]) -> None:
         """`checked` was made from the request that has these `holes` (the same objects, found by identity).
@@ -69,6 +69,7 @@ class Template:
         if not checked.plain_text or len(found) != len(holes) or any(id(hole) not in found for hole in holes):
             raise ValueError("these are not the holes of these arguments")
         self._places = tuple(found[id(hole)] for hole in holes)
+        self._plain = all(place.item >= 0 and place.entry is None for place in self._places)
         only = self._places[0] if len(self._places) == 1 else None
         self._name = only.name if only and only.item == 0 and only.entry is None and not self._batch else None
 
@@ -87,8 +88,12 @@ class Template:
         return Checked(self._values, [item], False, True, self._sizes)
 
     def _fill_all(self, holes: tuple[memoryview, ...]) -> Checked:
-        values = _copy(self._values)
-        items = [_copy(item) for item in self._items]
+        if self._plain:
+            values = self._values
+            items = [item.copy() for item in self._items]
+        else:
+            values = _copy(self._values)
+            items = [_copy(item) for item in self._items]
         for place, hole in zip(self._places, holes, strict=True):
             if len(hole) > place.most:
                 raise _too_long(place)

@@ -78,6 +78,10 @@ _ROWS: Final = (
     Code(503, "daemon.sealed", "The daemon is sealed.", "An operator must unseal it.", 503, "FAILED_PRECONDITION", 75),
     Code(504, "daemon.unreachable", "No daemon answers at the socket.", "Start openkd, or name its socket with --socket or OPENK_SOCKET.", 503, "UNAVAILABLE", 69, True),
     Code(505, "daemon.misconfigured", "The daemon cannot start with this configuration.", "Correct what the message names.", 500, "FAILED_PRECONDITION", 78),
+    # said by the client about the daemon; no daemon sends them
+    Code(506, "daemon.timeout", "The daemon did not answer in time; what was asked may or may not have been done.", "Look before you try again; see `openk health`.", 504, "DEADLINE_EXCEEDED", 75),
+    Code(507, "daemon.interrupted", "The connection broke before the answer; what was asked may or may not have been done.", "Look before you try again.", 502, "ABORTED", 75),
+    Code(508, "daemon.unintelligible", "What answers at the socket does not speak this protocol.", "Check the socket's path; upgrade the older of client and daemon.", 502, "INTERNAL", 76),
 )
 
 CODES: Final[dict[str, Code]] = {row.name: row for row in _ROWS}

@@ -10,7 +10,7 @@ Rules of this file: no I/O, no trio; nothing here copies a payload.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Union
+from typing import Final, TypeAlias
 
 MSGID_MOST: Final = 0xFFFF_FFFF
 
@@ -34,9 +34,7 @@ class Text:
         return str(self.view, "utf-8")
 
 
-RawValue = Union[  # noqa: UP007 - the alias is recursive: it needs the string form
-    None, bool, int, float, Text, memoryview, "list[RawValue]", "dict[str, RawValue]"
-]
+RawValue: TypeAlias = "bool | int | float | Text | memoryview | list[RawValue] | dict[str, RawValue] | None"
 """A value as it was read. memoryview: the bin family, a slice of the receive buffer."""
 
 
@@ -48,7 +46,7 @@ class Request:
 
     __slots__ = ("_body", "_end", "_view", "holes", "method", "msgid", "params", "shape")
 
-    def __init__(  # noqa: PLR0913 - a record; positional for speed
+    def __init__(
         self,
         msgid: int,
         method: str,

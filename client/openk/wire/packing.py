@@ -7,6 +7,6 @@ from typing import Final
 
 import msgpack  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 
-pack: Final[Callable[[object], bytes]] = msgpack.Packer().pack  # pyright: ignore
+pack: Final[Callable[[object], bytes]] = msgpack.Packer().pack  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 """A value as MessagePack. Never give it a secret: it keeps a copy in its buffer. One packer for all (a new one for
 each value costs three times the packing); it runs whole under the interpreter's lock."""

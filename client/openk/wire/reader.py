@@ -8,7 +8,7 @@ that is incomplete (None) or unfit (a ProtocolError that skips it) from a stream
 from __future__ import annotations
 
 from struct import Struct
-from struct import error as StructError
+from struct import error as struct_error
 from typing import Final
 
 from openk.wire.messages import (
@@ -65,7 +65,7 @@ class Reader:
         frame = view[start : min(end, start + self._limits.message_bytes)]
         try:
             return self._parse(frame, view, start)
-        except (IndexError, StructError):
+        except (IndexError, struct_error):
             if self._complete(Scan(self._limits), view[start:end]):
                 raise AssertionError("the parse and the scan disagree") from None
         except Refused as refused:
@@ -117,7 +117,7 @@ class Reader:
                     self._memory.prefer(index)
                 self.position = match[1]
                 return Request(msgid, shape.method, _NO_PARAMS, shape.id, match[0], view, at, match[1])
-        except (IndexError, StructError):
+        except (IndexError, struct_error):
             pass
         return None
 
@@ -133,7 +133,7 @@ class Reader:
 
     def _parse(self, frame: memoryview, view: memoryview, start: int) -> Request | Notification | Response:
         head = frame[0]
-        if head != 0x94 and head != 0x93:
+        if head not in {0x93, 0x94}:
             raise _foreign()
         kind = frame[1]
         if head == 0x94 and kind == _REQUEST:
@@ -203,7 +203,7 @@ def _msgid(frame: memoryview) -> int | None:
         if frame[0] != 0x94 or frame[1] != _REQUEST:
             return None
         value, end = Parse(Limits()).value(frame, 2, 1)
-    except (IndexError, StructError, Refused):
+    except (IndexError, struct_error, Refused):
         return None
     return value if type(value) is int and 0 <= value <= MSGID_MOST and end <= len(frame) else None
 

@@ -35,7 +35,9 @@ class Shape:
         self.method = method
         self.first: bytes | memoryview = segments[0]
         self.length = len(segments[0])
-        self.rest: tuple[tuple[bytes | memoryview, int], ...] = tuple((segment, len(segment)) for segment in segments[1:])
+        self.rest: tuple[tuple[bytes | memoryview, int], ...] = tuple(
+            (segment, len(segment)) for segment in segments[1:]
+        )
 
     def match(self, view: memoryview, at: int) -> tuple[tuple[memoryview, ...], int] | None:
         """Match behind `first`, which the caller has compared. The holes and the offset behind the frame; None

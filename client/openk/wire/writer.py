@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from struct import pack
-from typing import Final, Literal, Union
+from typing import Final, Literal, TypeAlias
 
 from openk.wire.codes import Code
 from openk.wire.packing import pack as _pack
 
 Detail = str | int | bool | list[str] | list[int]
-Writable = Union[  # noqa: UP007 - the alias is recursive: it needs the string form
-    None, bool, int, float, str, bytes, memoryview, Sequence["Writable"], Mapping[str, "Writable"]
-]
+Writable: TypeAlias = (
+    "bool | int | float | str | bytes | memoryview | Sequence[Writable] | Mapping[str, Writable] | None"
+)
 """What can be written. memoryview: of bytes, contiguous."""
 Piece = bytes | memoryview
 
@@ -77,7 +77,7 @@ def pack_into(view: memoryview, msgid: int, result: Writable) -> int:
     return write(view, lay_out_response(msgid, result))
 
 
-def describe_error(  # noqa: PLR0913 - one field each
+def describe_error(
     code: Code,
     message: str,
     *,

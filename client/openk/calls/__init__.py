@@ -1,0 +1,1 @@
+"""The operations of each namespace, as functions: parameters in, an Operation out."""

@@ -1,0 +1,96 @@
+"""system.*, random.*, policy.*, audit.*"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from openk.answers import Answer, Reply
+from openk.operation import Operation, operate
+from openk.results import AuditEntry, AuditHead, AuditProof, Health, Hello, PolicyEpoch, PolicyExplanation
+from openk.secret import Buffer, Secret
+
+
+def hello(errors: Literal["map", "pair"] = "map") -> Operation[Hello]:
+    """Who the daemon says this caller is. The client has said hello already when it connected."""
+    return operate(
+        "system.hello",
+        lambda reply: Hello(reply.text("version"), reply.map("caller"), reply.map("limits")),
+        errors=errors,
+    )
+
+
+def ping(echo: Buffer | None = None) -> Operation[bytes | None]:
+    """Answered at once, with `echo`."""
+    return operate("system.ping", lambda reply: reply.data("echo") if reply.has("echo") else None, echo=echo)
+
+
+def methods() -> Operation[list[Answer]]:
+    """The table of methods as the daemon has it."""
+    return operate("system.methods", lambda reply: [entry.answer for entry in reply.replies("methods")])
+
+
+def health() -> Operation[Health]:
+    """State of the daemon and its parts."""
+    return operate("system.health", lambda reply: Health(reply.text("status"), reply.map("components")))
+
+
+def info() -> Operation[Answer]:
+    """Versions, HSM lanes, store, uptime."""
+    return operate("system.info", lambda reply: reply.map("info"))
+
+
+def metrics() -> Operation[str]:
+    """Metrics in the Prometheus text format."""
+    return operate("system.metrics", lambda reply: reply.text("text"))
+
+
+def random_bytes(length: int | None = None) -> Operation[Secret]:
+    """Random bytes from the HSM: 1 to 4096; 32 when left out."""
+    return operate("random.bytes", lambda reply: reply.secret("bytes"), length=length)
+
+
+def explain(
+    action: str, resource: str | None = None, *, uid: int | None = None, unit: str | None = None
+) -> Operation[PolicyExplanation]:
+    """Whether `action` (a method's name) on `resource` would be allowed, why, and what would change it."""
+    return operate("policy.explain", _explanation, action=action, resource=resource, uid=uid, unit=unit)
+
+
+def reload() -> Operation[PolicyEpoch]:
+    """Load the policy files again, all or nothing."""
+    return operate("policy.reload", lambda reply: PolicyEpoch(reply.integer("epoch"), reply.integer("policies")))
+
+
+def head() -> Operation[AuditHead]:
+    """The signed checkpoint of the audit log."""
+    return operate("audit.head", _head)
+
+
+def prove(index: int, *, old_size: int | None = None) -> Operation[AuditProof]:
+    """Proof that entry `index` is in the log; with `old_size`, that the log only grew since it had that size."""
+    return operate("audit.prove", _proof, index=index, old_size=old_size)
+
+
+def tail(first: int | None = None, *, limit: int | None = None) -> Operation[list[AuditEntry]]:
+    """Entries from index `first`; the newest ones when left out."""
+    return operate("audit.tail", _entries, first=first, limit=limit)
+
+
+def _explanation(reply: Reply) -> PolicyExplanation:
+    return PolicyExplanation(
+        reply.flag("allowed"), reply.texts("policies"), reply.texts("errors"), reply.texts("flips"), reply.map("facts")
+    )
+
+
+def _head(reply: Reply) -> AuditHead:
+    return AuditHead(
+        reply.text("checkpoint"), reply.integer("signed_size"), reply.integer("size"), reply.data("public")
+    )
+
+
+def _proof(reply: Reply) -> AuditProof:
+    return AuditProof(reply.integer("index"), reply.integer("size"), reply.texts("hashes"), reply.text("checkpoint"))
+
+
+def _entries(reply: Reply) -> list[AuditEntry]:
+    return [AuditEntry(entry.integer("index"), entry.text("entry")) for entry in reply.replies("entries")]
