@@ -143,6 +143,11 @@ Buffer = bytes | memoryview
 EMPTY: Final = b""
 
 
+def _unsettled() -> Pending[bytes | int]:
+    """Not `Pending[bytes | int]()`: subscripting a generic at run time costs ten times as much as the object."""
+    return Pending()
+
+
 @dataclass(slots=True, eq=False)
 class Operation:
     """One hot operation. Input buffers must stay valid until it is settled.
@@ -161,7 +166,7 @@ class Operation:
     param: Buffer = EMPTY
     into: memoryview | None = None
     client: int = 0
-    pending: Pending[bytes | int] = field(default_factory=lambda: Pending[bytes | int]())
+    pending: Pending[bytes | int] = field(default_factory=_unsettled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +199,8 @@ class TokenInfo:
     resident: frozenset[KeySpec]
     wrapped: frozenset[KeySpec]
     mechanisms: tuple[str, ...]
+    audit_public: bytes = b""
+    """The audit key's SubjectPublicKeyInfo DER."""
 
 
 class LaneState(StrEnum):
