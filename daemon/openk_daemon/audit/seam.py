@@ -55,3 +55,15 @@ class AuditDamaged(Exception):
     """The log is shorter than a checkpoint says, or hashes differ: the daemon does not start."""
 
     code = "audit.damaged"
+
+
+class UnknownEntry(Exception):
+    """No entry of that index, or no tree of that size, is in the log."""
+
+    code = "audit.unknown_entry"
+
+
+class EntryTooLarge(Exception):
+    """The record is longer than a C2SP entry bundle can hold (65,535 bytes): nothing was written."""
+
+    code = "request.too_large"

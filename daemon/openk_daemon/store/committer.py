@@ -122,7 +122,7 @@ class Committer:
             except apsw.Error as error:
                 _log.error("it could not be rolled back either: %s", error)
         self._pages = CHECKPOINT_PAGES  # moving pages out of the write-ahead log may make room
-        return Group(items, [fault] * len(items), self._log_size, fault)
+        return Group(items, [fault.again() for _ in items], self._log_size, fault)
 
     def _write_entries(self, items: list[Item]) -> list[Result]:
         """The short way, for units that change nothing."""

@@ -100,7 +100,7 @@ class MemoryStore:
 
     def _apply(self, unit: Unit, pending: Pending[Committed]) -> None:
         if self._failing is not None:
-            pending.fail(self._failing)
+            pending.fail(self._failing.again())
             return
         versions: dict[tuple[str, bytes], int] = {}
         for write in unit.writes:

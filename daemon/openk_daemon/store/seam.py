@@ -69,6 +69,12 @@ class StoreError(Exception):
 
     code = "store.unavailable"
 
+    def again(self) -> StoreError:
+        """The same error for another caller: one that is raised twice would gather the frames of both."""
+        copy = type(self)(*self.args)
+        copy.__cause__ = self.__cause__
+        return copy
+
 
 class Conflict(StoreError):
     code = "store.conflict"
@@ -116,7 +122,8 @@ class Store(Protocol):
 
 
 class LocalStore(Store, Protocol):
-    """A store inside this process, which is what `openkd` keeps its log in: it settles commits in groups."""
+    """A store inside this process, which is what `openkd` keeps its log in: it settles commits in groups,
+    and what it reads is settled when the call returns."""
 
     after_group: Callable[[], None]
     """Runs on the trio thread after all units of a group were settled: replies made by them leave there."""

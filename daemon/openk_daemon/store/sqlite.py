@@ -50,6 +50,8 @@ class SqliteStore:
         self.after_group: Callable[[], None] = do_nothing
         self.groups = 0
         """Groups written or given up since the start."""
+        self.last_group = 0
+        """Units of the newest group, for metrics: set when `after_group` runs."""
         self._limit = queue
         self._deadline = deadline
         self._failing: StoreError | None = None
@@ -81,7 +83,7 @@ class SqliteStore:
 
     def commit(self, unit: Unit) -> Pending[Committed]:
         if self._refusal is not None:
-            return failed(self._refusal)
+            return failed(self._refusal.again())
         if self._queue.qsize() >= self._limit:
             return failed(StoreError(f"{self._limit} commits wait for the disk already"))
         pending: Pending[Committed] = Pending()
@@ -186,13 +188,14 @@ class SqliteStore:
         while not self._queue.empty():
             item = self._queue.get()
             if item is not None:
-                item[1].fail(refusal)
+                item[1].fail(refusal.again())
 
     def _settle_groups(self) -> None:
         done = self._committer.done
         while done:
             group = done.popleft()
             self.groups += 1
+            self.last_group = len(group.items)
             self._size = group.log_size
             self._failing = group.fault
             self._refusal = _CLOSED if self._closed else None

@@ -1,0 +1,142 @@
+"""Brings the log from the store into the tiles and gets its head signed. Off the request path.
+
+    entries in the store ──hash──▶ edge in memory ──▶ tiles on disk, durable ──▶ root, signed in the HSM ──▶ checkpoint
+
+Hashing happens on the trio thread in slices (a thread would fight it for the interpreter lock for milliseconds);
+files are written and synced on a thread, which holds the lock for microseconds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from openk_daemon.audit.checkpoint import Checkpoint, CheckpointInvalid, seal
+from openk_daemon.audit.edge import WIDTH, Edge
+from openk_daemon.audit.examination import Log, read_entries
+from openk_daemon.audit.merkle import leaf_hash
+from openk_daemon.audit.tiles import CHECKPOINT, File, Tiles, bundle_file, tile_file
+from openk_hsm.errors import HsmError
+from openk_hsm.pending import Pending, settle
+
+SLICE: Final = 64
+"""Entries hashed between two turns of the trio loop: about 100 microseconds."""
+FILES: Final = 64
+"""Files kept in memory before they are written."""
+
+_log = logging.getLogger(__name__)
+
+
+class NotPublished(Exception):
+    """The disk or the HSM did not do its part; what is in the store is not touched, the next try goes on."""
+
+
+class Publisher:
+    """One at a time calls `publish`. `checkpoint` and `text` are the newest signed head."""
+
+    def __init__(
+        self, log: Log, tiles: Tiles, origin: str, public: bytes, sign: Callable[[bytes], Pending[bytes]]
+    ) -> None:
+        """`public`: the audit key's 32 bytes. `sign`: Ed25519 over the given bytes, 64 bytes in answer."""
+        self._log = log
+        self._tiles = tiles
+        self._origin = origin
+        self._public = public
+        self._sign = sign
+        self._edge = Edge()
+        self._bundle: list[bytes] = []  # the entries below the unfinished tile of level 0
+        self._files: list[File] = []  # filled tiles and bundles that are not on disk yet
+        self._partial: list[tuple[int | str, int, int]] = []  # level, number, width: under the checkpoint
+        self._replaced: list[tuple[int | str, int, int]] = []  # under the one before: whoever reads it may go on
+        self.checkpoint = Checkpoint(origin, 0, Edge().root())
+        self.text = ""
+
+    def resume(self, text: str, checkpoint: Checkpoint, edge: Edge) -> None:
+        """Go on from an examined checkpoint. Raises AuditDamaged when its last entries cannot be read."""
+        self.text, self.checkpoint, self._edge = text, checkpoint, edge
+        width = edge.size % WIDTH
+        self._bundle = list(read_entries(self._log, edge.size - width, width))
+        self._partial = [(tile.level, tile.number, len(tile.hashes)) for tile in edge.partial_tiles()]
+        if width:
+            self._partial.append(("entries", edge.size // WIDTH, width))
+
+    async def publish(self) -> None:
+        """Sign a checkpoint over all that is committed. Raises NotPublished, AuditDamaged."""
+        size = self._log.log_size()
+        if self.text and size == self.checkpoint.size:
+            return
+        await self._grow(size)
+        partial = self._edge.partial_tiles()
+        files = [tile_file(tile) for tile in partial]
+        kept: list[tuple[int | str, int, int]] = [(tile.level, tile.number, len(tile.hashes)) for tile in partial]
+        if self._bundle:
+            number = self._edge.size // WIDTH
+            files.append(bundle_file(number, self._bundle))
+            kept.append(("entries", number, len(self._bundle)))
+        await self._write(files)
+        checkpoint = Checkpoint(self._origin, self._edge.size, self._edge.root())
+        text = await self._seal(checkpoint)
+        await self._write([File(CHECKPOINT, text.encode())])
+        self.checkpoint, self.text = checkpoint, text
+        await self._remove_replaced(kept)
+
+    async def _grow(self, size: int) -> None:
+        while self._edge.size < size or self._files:
+            if len(self._files) >= FILES or self._edge.size == size:
+                files, count = list(self._files), len(self._files)
+                await self._write(files)
+                del self._files[:count]
+                continue
+            begin = self._edge.size
+            for entry in read_entries(self._log, begin, min(SLICE, size - begin)):
+                self._bundle.append(entry)
+                filled = self._edge.append(leaf_hash(entry))
+                if filled:
+                    self._files.append(bundle_file(filled[0].number, self._bundle))
+                    self._files += [tile_file(tile) for tile in filled]
+                    self._bundle = []
+            await trio.lowlevel.checkpoint()
+
+    async def _write(self, files: list[File]) -> None:
+        if not files:
+            return
+        try:
+            await trio.to_thread.run_sync(self._tiles.write, files)
+        except OSError as error:
+            raise NotPublished(f"the audit log's tiles cannot be written: {error.strerror}") from error
+
+    async def _seal(self, checkpoint: Checkpoint) -> str:
+        async def ask() -> bytes:
+            return await self._sign(checkpoint.body())
+
+        try:
+            return seal(checkpoint, self._public, await settle(ask()))
+        except HsmError as error:
+            raise NotPublished(f"the HSM did not sign the head of the audit log: {error}") from error
+        except CheckpointInvalid as error:
+            raise NotPublished(f"the HSM signed with another key than the audit key: {error}") from error
+
+    async def _remove_replaced(self, kept: list[tuple[int | str, int, int]]) -> None:
+        """Forget the unfinished tiles of the checkpoint before the last, and no file that is still in use."""
+        used = {*kept, *self._partial}
+        gone = [tile for tile in self._replaced if tile not in used]
+        self._replaced, self._partial = self._partial, kept
+        await self._remove(gone)
+
+    async def finish(self) -> None:
+        """Forget what only the checkpoint before the newest needed: nothing will replace that one."""
+        used = set(self._partial)
+        gone = [tile for tile in self._replaced if tile not in used]
+        self._replaced = []
+        await self._remove(gone)
+
+    async def _remove(self, gone: list[tuple[int | str, int, int]]) -> None:
+        def remove() -> None:
+            for level, number, width in gone:
+                self._tiles.remove_partial(level, number, width)
+
+        if gone:
+            await trio.to_thread.run_sync(remove)
