@@ -4,7 +4,8 @@
                                                                               ─▶ Landlock ─▶ seccomp ─▶ threads, trio
 
 The order matters: setuid(2) and execve(2) reset the dumpable flag, Landlock and seccomp hold only for threads started
-later, and the seccomp filter comes last because it can take nothing back.
+later, and the seccomp filter comes last because it can take nothing back. Import everything before, trio above all:
+its first import asks `ldconfig` and a compiler where the thread library is, which is denied afterwards.
 
 The rule for what cannot be applied: a measure that is not in `tolerate` makes the process refuse to start
 (HardeningRefused, with the whole report); one that is in `tolerate` is reported as MISSING with the reason, and the

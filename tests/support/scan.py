@@ -77,8 +77,11 @@ def scan(pid: int, needles: Sequence[bytes]) -> list[Hit]:
             for name, block in registers(thread):
                 where = Mapping(0, len(block), f"registers: {name} of thread {thread}", locked=False)
                 hits += _search(where, 0, block, patterns, needles)
+        everything = mappings(pid)
+        if not everything:  # it has exited: that nothing is found must not look like a proof
+            raise ProcessLookupError(pid)
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-            for mapping in mappings(pid):
+            for mapping in everything:
                 for address, block in present(pid, memory.fileno(), mapping):
                     hits += _search(mapping, address, block, patterns, needles)
     return sorted(set(hits), key=lambda hit: (hit.mapping, hit.address, hit.form))
