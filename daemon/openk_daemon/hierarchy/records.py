@@ -29,6 +29,9 @@ SECRET: Final = "secret"  # noqa: S105 - the name of a kind of record
 SECRET_VERSION: Final = "secret-version"  # noqa: S105 - likewise
 INTENT: Final = "intent"
 
+UNAUDITED: Final = frozenset({KEY_USAGE, INTENT})
+"""Kinds that are written without an audit record of their own: counters ahead of use, the journal of token objects."""
+
 
 class RecordError(ValueError):
     """The plaintext of a record is not what this version of openk writes."""
