@@ -18,11 +18,13 @@ from openk_daemon.identity.caller import Caller
 from openk_daemon.policy.decision import Decision, Resource
 from openk_daemon.policy.facts import entities, request
 from openk_daemon.policy.names import Names
+from openk_daemon.policy.statements import is_deep
 
 Tree = Mapping[str, object]
 """A policy as Cedar's JSON policy format has it."""
 
 _ERROR_MOST: Final = 400
+_DEEP: Final = "nested too deeply: use [...].contains(...) in place of a long chain of ||, or two policies"
 
 
 class Mistake(ValueError):
@@ -50,15 +52,21 @@ def parse_schema(text: str) -> cedarpy.Schema:
 
 def parse_policy(text: str, schema: cedarpy.Schema) -> Tree:
     """The one policy in `text`, checked against the schema. Raises Mistake."""
+    if is_deep(text):
+        raise Mistake(_DEEP)
     try:
         parsed = json.loads(cedarpy.policies_to_json_str(text))
     except ValueError as error:
         raise Mistake(str(error)) from error
     except RecursionError as error:
-        raise Mistake("nested too deeply: use [...].contains(...) in place of a long chain of ||") from error
+        raise Mistake(_DEEP) from error
     if parsed["templates"]:
         raise Mistake("a policy with ?principal or ?resource is a template, which permits nothing: name them")
     (tree,) = parsed["staticPolicies"].values()
+    try:
+        _policy_set({"": tree})  # its reader allows 128 levels, which the parser does not mind
+    except Mistake as error:
+        raise Mistake(_DEEP) from error
     validation = cedarpy.validate_policies(text, schema)  # pyright: ignore[reportUnknownMemberType] - bare dicts
     if not validation.validation_passed:
         raise Mistake("; ".join(error.error.removeprefix("for policy `policy0`, ") for error in validation.errors))

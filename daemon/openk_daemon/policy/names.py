@@ -29,18 +29,22 @@ def local_names(passwd: Path = Path("/etc/passwd"), group: Path = Path("/etc/gro
     users: dict[int, str] = {}
     primary: dict[str, tuple[int, int]] = {}
     for name, _, uid, gid, *_ in _lines(passwd, 4):
-        if uid.isdecimal() and gid.isdecimal():
+        if _is_id(uid) and _is_id(gid):
             users.setdefault(int(uid), name)
             primary.setdefault(name, (int(uid), int(gid)))
     groups: dict[int, str] = {}
     listed: dict[str, list[int]] = {}
     for name, _, gid, *rest in _lines(group, 3):
-        if gid.isdecimal():
+        if _is_id(gid):
             groups.setdefault(int(gid), name)
             for user in "".join(rest[:1]).split(","):
                 listed.setdefault(user, []).append(int(gid))
     member = {uid: tuple(dict.fromkeys([gid, *listed.get(name, [])])) for name, (uid, gid) in primary.items()}
     return Names(users, groups, member)
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= len("4294967295")
 
 
 def _lines(path: Path, least: int) -> list[list[str]]:

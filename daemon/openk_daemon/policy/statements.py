@@ -10,6 +10,13 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+DEPTH_MOST: Final = 50
+OPERATORS_MOST: Final = 1000
+_OPENING: Final = frozenset("([{")
+_CLOSING: Final = frozenset(")]}")
+_WORD: Final = re.compile(r"//[^\n]*|\"(?:[^\"\\]|\\.)*\"?|[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[=!<>&|]+|\S", re.DOTALL)
+_WEIGHTLESS: Final = frozenset(",:;@")
+
 _TOKEN: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"?|;|\s+|[^\s";/]+|/', re.DOTALL)
 
 
@@ -27,3 +34,20 @@ def split(text: str) -> Iterator[tuple[int, str]]:
         line += word.count("\n")
     if begin >= 0:
         yield first, text[begin:]
+
+
+def is_deep(text: str) -> bool:
+    """Whether a policy is nested beyond DEPTH_MOST brackets or OPERATORS_MOST operators. Cedar's parser recurses:
+    at about 500 brackets, or 20,000 operators in a row, it overflows the stack, and the daemon would be gone."""
+    depth = operators = 0
+    for token in _WORD.finditer(text):
+        word = token[0]
+        if word in _OPENING:
+            depth += 1
+            if depth > DEPTH_MOST:
+                return True
+        elif word in _CLOSING:
+            depth -= 1
+        elif word == "if" or not (word in _WEIGHTLESS or word[0].isalnum() or word[0] in '_"' or word[:2] == "//"):
+            operators += 1
+    return operators > OPERATORS_MOST
