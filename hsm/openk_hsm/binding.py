@@ -87,3 +87,8 @@ def split(blob: bytes, spec: KeySpec, wrapping_key: bytes) -> tuple[bytes, bytes
     if len(kwp) % 8:
         raise InvalidCiphertext("a wrapped key has an impossible length")
     return head, bytes(blob[HEADER.size : OVERHEAD]), kwp
+
+
+def unbound() -> InvalidCiphertext:
+    """The error for a tag that does not match."""
+    return InvalidCiphertext("a wrapped key's binding does not match")

@@ -86,7 +86,7 @@ def resolved(value: T) -> Pending[T]:
     return pending
 
 
-def failed(error: Exception) -> Pending[T]:
+def failed(error: Exception) -> Pending[T]:  # pyright: ignore[reportInvalidTypeVarUse]  # T is the waiter's
     """A Pending that raises from the start."""
     pending: Pending[T] = Pending()
     pending.fail(error)

@@ -188,7 +188,8 @@ class ObjectInfo:
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
     """`identity` is stable for this token (digest over serial, model and the root mac key's answer to a
-    fixed question), so that a store can tell another HSM from its own."""
+    fixed question), so that a store can tell another HSM from its own. `mechanisms`: names of `Mechanism` that
+    the token really does (SoftHSM 2.6.1 has RSA_OAEP_SHA_1 only)."""
 
     backend: str
     label: str

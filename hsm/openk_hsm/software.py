@@ -96,6 +96,7 @@ class SoftwareBackend:
             resident=frozenset(MECHANISMS),
             wrapped=frozenset(MECHANISMS),
             mechanisms=tuple(mechanism.name for mechanism in OPCODES),
+            audit_public=software_keys.public_der(self._loaded(AUDIT_KEY.slot).material) or b"",
         )
 
     def _open_roots(self) -> None:
@@ -175,7 +176,7 @@ class SoftwareBackend:
         wrapping = self._wrapping(kw)
         head, tag, kwp = binding.split(blob, spec, wrapping.wrapping_id)
         if not hmac.compare_digest(tag, self._bind(mac, binding.authenticated(head, context, kwp))):
-            raise InvalidCiphertext("a wrapped key's binding does not match")
+            raise binding.unbound()
         try:
             opened = keywrap.aes_key_unwrap_with_padding(self._secret(kw), kwp)
         except keywrap.InvalidUnwrap:
