@@ -208,13 +208,14 @@ class Ciphers:
                 waiting.append(Refusal("key.ciphertext_invalid", f"an OAEP block of this key has {size} bytes"))
                 continue
             try:
-                lease = self._pool.lease(manner.most, owner)
+                # Room for a whole block, though less is needed: tokens unpad in the caller's buffer.
+                lease = self._pool.lease(size, owner)
             except Exhausted as error:
                 waiting.append(refuse(error))
                 continue
             operation = Operation(
                 _DECRYPT,
-                manner.most,
+                size,
                 version.handle,
                 manner.mechanism,
                 sealed,
