@@ -85,7 +85,7 @@ class Sealing:
         return self._lane.submit(
             Operation(
                 OpCode.DECRYPT,
-                len(envelope) - OVERHEAD,
+                len(envelope) - BODY,  # tokens want room for the ciphertext's length
                 sealer.key,
                 Mechanism.AES_GCM,
                 data=envelope[BODY:],

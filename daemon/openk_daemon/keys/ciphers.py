@@ -122,7 +122,7 @@ class Ciphers:
                 continue
             operation = Operation(
                 _DECRYPT,
-                length,
+                length + TAG,  # tokens want room for the ciphertext's length
                 handle,
                 _GCM,
                 sealed[BODY:],
