@@ -234,7 +234,13 @@ def _named(facts: dict[str, object]) -> dict[str, Shown]:
     return {f"{name}_" if name in _RESERVED else name: value for name, value in plain(facts).items()}
 
 
-def open_log(level: Level = Level.INFO, overrides: Mapping[Category, Level] | None = None, descriptor: int = 2) -> Log:
-    """The daemon's log on standard error. `child` gives each room its own category."""
+def open_log(
+    level: Level = Level.INFO,
+    overrides: Mapping[Category, Level] | None = None,
+    descriptor: int = 2,
+    form: Form | None = None,
+) -> Log:
+    """The daemon's log on standard error, in the form that suits it unless one is named. `child` gives each room its
+    own category."""
     levels = dict.fromkeys(Category, level) | dict(overrides or {})
-    return Log(Sink(descriptor, form_for(descriptor, os.environ)), Category.LIFECYCLE, levels)
+    return Log(Sink(descriptor, form or form_for(descriptor, os.environ)), Category.LIFECYCLE, levels)

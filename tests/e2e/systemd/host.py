@@ -35,7 +35,7 @@ class Host:
         assert self._unshare.stdin is not None
         self._unshare.stdin.write(self._plan.encode())
         self._unshare.stdin.close()
-        self.wait(lambda: self._init_is_systemd(), 20, "systemd to boot")
+        self.wait(self._init_is_systemd, 20, "systemd to boot")
         self.wait(lambda: self.run("systemctl", "is-active", "openk-test.target", check=False).strip() == "active", 20, "the target")
         return self
 
