@@ -63,7 +63,7 @@ class Daemon:
         self._furnish()
 
     def call(self, method: str, params: Mapping[str, object]) -> dict[str, object]:
-        return self.client.call(method, dict(params))
+        return dict(self.client.call(method, params))
 
     def usage(self) -> list[Usage]:
         """Each process of the daemon, itself first."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, cast
 
 from openk_tools.failure import Failure
 from openk_tools.settings import Settings
@@ -21,7 +21,7 @@ class Session:
         self._settings = settings
         self._client: openk.Client | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Session:
         return self
 
     def __exit__(
@@ -34,9 +34,11 @@ class Session:
         """One request, one answer: its secret values as bytearrays, which the caller wipes."""
         import openk  # noqa: PLC0415
 
+        if self._client is None:
+            self._client = openk.Client(self._settings.socket, timeout=self._settings.timeout, connections=1)
         try:
-            if self._client is None:
-                self._client = openk.Client(self._settings.socket, timeout=self._settings.timeout)
-            return self._client.call(method, dict(params))
+            # The SDK's values are among ours (its Secret is a bytearray); only invariance keeps the types apart.
+            return cast(Answer, self._client.call(method, params))
         except openk.Error as error:
-            raise Failure(error.code, error.message, error.request, error.retry_after, error.details) from None
+            details = {name: value for name, value in error.details.items() if value is not None}
+            raise Failure(error.code, error.message, error.request, error.retry_after, details) from None
