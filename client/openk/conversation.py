@@ -55,7 +55,7 @@ class Conversation:
             msgid = msgid + 1 & MSGID_MOST
         pieces = lay_out_request(msgid, operation.method, operation.params)
         if total(pieces) > self.message_bytes:
-            raise RequestFault("request.too_large", f"the message has more than {self.message_bytes} bytes")
+            raise RequestFault("request.too_large", f"The message has more than {self.message_bytes} bytes.")
         self._last = msgid
         self._waiting[msgid] = operation.method
         return msgid, pieces
@@ -79,7 +79,7 @@ class Conversation:
                 try:
                     message = self._reader.read(view, self._begin, self._end)
                 except ProtocolError as error:
-                    raise Unintelligible("daemon.unintelligible", f"not an answer: {error.reason}") from None
+                    raise Unintelligible("daemon.unintelligible", f"Not an answer: {error.reason}.") from None
                 if message is None:
                     break
                 if isinstance(message, Response):

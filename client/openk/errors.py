@@ -151,14 +151,14 @@ def read_error(told: Value) -> Error:
         if row is not None and (not colon or code != row.name):
             return make_error(row.name, told[1])
         return make_error(code, message)
-    return make_error("daemon.unintelligible", "an error of unknown form")
+    return make_error("daemon.unintelligible", "An error of unknown form.")
 
 
 def _from_map(told: Answer) -> Error:
     code, message = told.get("code"), told.get("message")
     request, retry_after, details = told.get("request"), told.get("retry_after"), told.get("details")
     if not isinstance(code, str):
-        return make_error("daemon.unintelligible", "an error without a code")
+        return make_error("daemon.unintelligible", "An error without a code.")
     return make_error(
         code,
         message if isinstance(message, str) else "",

@@ -42,7 +42,7 @@ class Deadline:
             return None
         left = self._at - time.monotonic()
         if left <= 0:
-            raise TimedOut("daemon.timeout", f"no answer within {self._timeout:g} seconds; it may have been done")
+            raise TimedOut("daemon.timeout", f"No answer within {self._timeout:g} seconds; it may have been done.")
         return left
 
 
@@ -151,7 +151,7 @@ def _connect(path: str, deadline: Deadline) -> socket.socket:
         connecting.connect(path)
     except TimeoutError:
         connecting.close()
-        raise TimedOut("daemon.timeout", f"{path} does not accept a connection") from None
+        raise TimedOut("daemon.timeout", f"The daemon at {path} accepts no connection.") from None
     except (OSError, ValueError) as error:
         connecting.close()
         raise unreachable(path, error) from None
@@ -160,4 +160,4 @@ def _connect(path: str, deadline: Deadline) -> socket.socket:
 
 def unreachable(path: str, error: Exception) -> Unreachable:
     reason = getattr(error, "strerror", None) or str(error)
-    return Unreachable("daemon.unreachable", f"no daemon answers at {path}: {reason}")
+    return Unreachable("daemon.unreachable", f"No daemon answers at {path}: {reason}.")

@@ -40,7 +40,7 @@ class Operation(Generic[R_co]):
             return self.convert(Reply(result))
         except Misfit as misfit:
             raise Unintelligible(
-                "daemon.unintelligible", f"the answer to {self.method} is not as the protocol says: {misfit}"
+                "daemon.unintelligible", f"The answer to {self.method} is not as the protocol says: {misfit}."
             ) from None
 
 

@@ -55,7 +55,7 @@ class Pipeline(Calls):
                     self._pool.drop(link)
                 else:
                     self._pool.give(link)
-            self._fail(Interrupted("daemon.interrupted", "the pipeline was left before the answer"))
+            self._fail(Interrupted("daemon.interrupted", "The pipeline was left before the answer."))
 
     def run(self, operation: Operation[R], /) -> Future[R]:
         """Send an operation."""
@@ -79,7 +79,7 @@ class Pipeline(Calls):
         """Settle futures, in the order they were made, up to this one."""
         while not future.done:
             if not self._open:
-                raise Interrupted("daemon.interrupted", "the pipeline was left before the answer")
+                raise Interrupted("daemon.interrupted", "The pipeline was left before the answer.")
             self._settle_first()
 
     def _settle_first(self) -> None:

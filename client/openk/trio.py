@@ -74,7 +74,7 @@ class Client(Calls):
         """The same with another timeout."""
         with trio.move_on_after(float("inf") if timeout is None else timeout):
             return await self._run(operation)
-        raise TimedOut("daemon.timeout", f"no answer within {timeout:g} seconds; it may have been done")
+        raise TimedOut("daemon.timeout", f"No answer within {timeout:g} seconds; it may have been done.")
 
     async def _run(self, operation: Operation[R]) -> R:
         for attempt in range(ATTEMPTS):
@@ -96,7 +96,7 @@ class Client(Calls):
     async def _ready(self, patience: float) -> _Link:
         """The connection, made if there is none that works."""
         if self._nursery is None:
-            raise Interrupted("daemon.interrupted", "the client is used outside its `async with` block")
+            raise Interrupted("daemon.interrupted", "The client is used outside its `async with` block.")
         async with self._opening:
             if self._link is None or self._link.broken:
                 self._link = None
