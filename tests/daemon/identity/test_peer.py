@@ -105,7 +105,7 @@ def test_another_users_process(listener: socket.socket, tmp_path: Path) -> None:
                     os.setgroups([])
                     os.setresgid(uid, uid, uid)
                     os.setresuid(uid, uid, uid)
-                    mine, its = socket.socketpair()
+                    _mine, its = socket.socketpair()
                     socket.send_fds(right, [b"x"], [its.fileno()])
                     os.read(read, 1)
                 os._exit(0)
@@ -273,7 +273,7 @@ class Fake:
         monkeypatch.setattr(peer, "_V2_ROOTS", (str(self.cgroups),))
         monkeypatch.setattr(peer, "_V1_ROOTS", (str(where / "v1"),))
         monkeypatch.setattr(peer, "cgroup_id", lambda _: self.ids)
-        monkeypatch.setattr(peer.os, "getxattr", self._getxattr)
+        monkeypatch.setattr(os, "getxattr", self._getxattr)
 
     def _getxattr(self, path: str, name: str) -> bytes:
         if (path, name) not in self.attributes:
@@ -378,7 +378,7 @@ def test_a_program_behind_another_mount_is_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: socket.socket
 ) -> None:
     real = os.readlink
-    monkeypatch.setattr(peer.os, "readlink", lambda path: "/bin/sh" if str(path).endswith("/exe") else real(path))
+    monkeypatch.setattr(os, "readlink", lambda path: "/bin/sh" if str(path).endswith("/exe") else real(path))
     assert identify(pair, 1, administrators=()).caller.executable is None
 
 
