@@ -74,8 +74,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "audit head": ("openk audit head",),
     "audit prove": ("openk audit prove 17", "openk audit prove 17 --old-size 10"),
     "audit tail": ("openk audit tail", "openk audit tail --first 100 --limit 20 --json", "openk audit tail --follow"),
-    "audit export": ("openk audit export ./audit-copy",),
-    "audit verify": ("openk audit verify ./audit-copy",),
+    "audit export": ("openk audit export ./audit-copy --key ./safe/audit-key.pem",),
+    "audit verify": (
+        "openk audit verify ./audit-copy --public-key ./safe/audit-key.pem",
+        "openk audit verify ./audit-copy --old-checkpoint ./safe/checkpoint",
+    ),
     "health": ("openk health", "openk health --json"),
     "methods": ("openk methods", "openk methods key.sign"),
     "call": ("openk call key.describe --in params.json", "openk call system.ping"),

@@ -66,7 +66,8 @@ def test_secret_put_field_refuses_a_value_on_the_command_line(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-def test_each_command_teaches_by_examples_that_are_right(path: str) -> None:
+def test_each_command_teaches_by_examples_that_are_right(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(click.Path, "convert", lambda self, value, parameter, context: value)  # files need not exist
     assert EXAMPLES[path]
     for example in EXAMPLES[path]:
         assert f" openk {path}" in f" {example}"
@@ -78,15 +79,12 @@ def test_each_command_teaches_by_examples_that_are_right(path: str) -> None:
 
 
 def parse(words: list[str]) -> None:
-    """Parse `words` down to the command, without running it. Files need not exist."""
+    """Parse `words` down to the command, without running it."""
     context = make().make_context("openk", list(words))
     while isinstance(context.command, click.Group):
         rest = [*context._protected_args, *context.args] if hasattr(context, "_protected_args") else context.args
         name, command, left = context.command.resolve_command(context, rest)
         assert command is not None
-        for parameter in command.params:
-            if isinstance(parameter.type, click.Path):
-                parameter.type.exists = False
         context = command.make_context(name, left, parent=context)
 
 
