@@ -99,7 +99,7 @@ def tell_system(error: OSError, *, as_json: bool) -> int:
     if isinstance(error, BrokenPipeError):
         # The reader has gone (`openk key list v | head`); nothing more to say, and not at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return 1
     name = f"{error.filename}: " if error.filename else ""
     return tell_usage(_LocalFailure(f"{name}{error.strerror or error}"), as_json=as_json)
 
