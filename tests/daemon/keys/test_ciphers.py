@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,7 +14,7 @@ from openk_hsm.pending import drive
 from openk_hsm.seam import OpCode
 from openk_hsm.software import SoftwareBackend
 from tests.support.custody import POOL, Custody, make_call, run
-from tests.support.heap import copies, masked, wipe
+from tests.support.heap import copies, fresh, masked, wipe
 from tests.support.lanes import SteeredLane
 
 PROTECTIONS = ("wrapped", "resident", "cached")
@@ -166,7 +164,7 @@ def test_reencrypt_moves_to_the_newest_version(aes: Custody) -> None:
 def test_reencrypt_leaves_no_plaintext_behind(custody: Custody) -> None:
     """With a cached key, as the software HSM itself works on the heap."""
     custody.call("key.create", key="payments/card", algorithm="aes-256-gcm", protection="cached")
-    secret = bytearray(os.urandom(64))
+    secret = fresh(64)
     mask = masked(secret)
     call = make_call("key.encrypt", None, {"key": "payments/card"})
     call.arguments.values["input"] = memoryview(secret)  # type: ignore[index]  # a dict, in tests

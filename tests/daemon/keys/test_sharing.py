@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
@@ -21,7 +19,7 @@ from openk_hsm.seam import Algorithm, OpCode
 from openk_hsm.software import SoftwareBackend
 from tests.support import third_party
 from tests.support.custody import Custody, make_call, records, run, vault_secrets
-from tests.support.heap import copies, masked, wipe
+from tests.support.heap import copies, fresh, masked, wipe
 from tests.support.lanes import SteeredLane
 
 HMACS = {"hmac-sha-256": ("sha-256", 32), "hmac-sha-384": ("sha-384", 48), "hmac-sha-512": ("sha-512", 64)}
@@ -295,7 +293,7 @@ def test_shared_secrets_leave_no_copies(
 
 def test_oaep_plaintexts_leave_no_copies(custody: Custody) -> None:
     custody.call("key.create", key="payments/k", algorithm="rsa-2048", purpose="decrypt")
-    secret = bytearray(os.urandom(64))
+    secret = fresh(64)
     mask = masked(secret)
     call = make_call("key.encrypt", None, {"key": "payments/k"})
     call.arguments.values["input"] = memoryview(secret)  # type: ignore[index]  # a dict, in tests

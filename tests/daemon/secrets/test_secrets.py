@@ -21,7 +21,7 @@ from openk_hsm.seam import OpCode
 from openk_hsm.software import SoftwareBackend
 from tests.support import third_party
 from tests.support.custody import Custody, make_call, records, run, vault_secrets
-from tests.support.heap import copies, masked, wipe
+from tests.support.heap import copies, fresh, masked, wipe
 from tests.support.lanes import SteeredLane
 
 NAME = "payments/db/password"
@@ -193,7 +193,7 @@ def test_against_a_model(steps: list[tuple[str, int]]) -> None:
 
 
 def test_secrets_leave_no_copies(custody: Custody) -> None:
-    secret = bytearray(os.urandom(64))
+    secret = fresh(64)
     mask = masked(secret)
     call = make_call("secret.put", None, {"secret": NAME})
     call.arguments.values["value"] = memoryview(secret)  # type: ignore[index]  # a dict, in tests
