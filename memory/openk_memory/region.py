@@ -116,7 +116,8 @@ class Reservation:
         reads zeros. They are read-only: a late write of a secret into unlocked memory must crash, not succeed."""
         if self.committed:
             kernel.fill(self.address, 0, self.committed)
-        self.replace(protection)
+            self.replace(protection)
+            self.committed = 0
 
     def replace(self, protection: int) -> None:
         """Map empty, unlocked pages over the committed part (after a fork it is not there any more)."""

@@ -136,6 +136,10 @@ def test_denied_calls() -> None:
                 print(name, errno.errorcode[error.errno])
             else:
                 print(name, "works")
+        try:
+            call(libc.syscall, number("clone3"), None, 0)
+        except OSError as error:
+            print("clone3", errno.errorcode[error.errno])
         thread = threading.Thread(target=lambda: print("thread", "works"))
         thread.start()
         thread.join()
@@ -144,7 +148,7 @@ def test_denied_calls() -> None:
     )
     first, *rest = out.splitlines()
     assert first == f"{len(seccomp.DENIED)} calls denied, and new processes"
-    assert rest == [*(f"{name} EPERM" for name in CALLS), "thread works"]
+    assert rest == [*(f"{name} EPERM" for name in CALLS), "clone3 ENOSYS", "thread works"]
 
 
 def test_children_where_the_module_needs_them() -> None:
@@ -258,8 +262,13 @@ def test_a_file_may_be_named_too(rooms: dict[str, Path]) -> None:
 def test_capabilities_are_dropped() -> None:
     out = check_child(
         """
+        import ctypes
+        from openk_memory import capabilities
         from openk_memory.capabilities import Capability, permitted
         from openk_memory.hardening import *
+        header, data = capabilities._get()
+        data[0].inheritable = data[0].permitted
+        assert libc.capset(ctypes.byref(header), ctypes.byref(data)) == 0
         print(drop_bounding() if os.getuid() == 0 else "only none")
         print(drop_capabilities(frozenset({Capability.IPC_LOCK})))
         print(permitted() & ~(1 << 14))
