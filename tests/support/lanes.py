@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from openk_hsm.errors import HsmError
-from openk_hsm.pending import Pending
+from openk_hsm.pending import Pending, resolved
 from openk_hsm.seam import (
     Generated,
     KeyHandle,
@@ -26,7 +26,8 @@ class SteeredLane:
     """Passes everything on, unless told otherwise.
 
     `fail`: asked before each hot operation; an error it returns is the answer. `held`: while True answers are kept
-    back until `release`. `operations`: what was submitted, in order. `unloaded`: slots the daemon gave up.
+    back until `release`. `operations`: what was submitted, in order. `unloaded`: slots the daemon gave up. `information`: what to say of the
+    token instead.
     """
 
     def __init__(self, lane: Lane) -> None:
@@ -34,6 +35,7 @@ class SteeredLane:
         self._lane = lane
         self.fail: Callable[[Operation], HsmError | None] = lambda _operation: None
         self.fail_resident: HsmError | None = None
+        self.information: TokenInfo | None = None
         self.held = False
         self.operations: list[Operation] = []
         self.unloaded: list[int] = []
@@ -78,7 +80,7 @@ class SteeredLane:
         return self._lane.objects()
 
     def info(self) -> Pending[TokenInfo]:
-        return self._lane.info()
+        return self._lane.info() if self.information is None else resolved(self.information)
 
     def unload(self, key: KeyHandle) -> None:
         self.unloaded.append(key.slot)

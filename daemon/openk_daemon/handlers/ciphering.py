@@ -11,7 +11,7 @@ from openk_daemon.keys.ciphers import Ciphers, Input, Plaintext
 from openk_daemon.keys.keyring import Keyring
 from openk_daemon.keys.manners import oaep
 from openk_daemon.keys.state import KeyState, KeyVersion, require
-from openk_daemon.keys.suites import RSA
+from openk_daemon.keys.suites import RSA, RSA_OAEP
 from openk_daemon.keys.verifying import encrypt_oaep, load_public
 from openk_daemon.refusal import Refusal
 from openk_hsm.errors import HsmError
@@ -47,7 +47,7 @@ class CipherHandlers:
         if state.purpose is Purpose.ENCRYPT:
             return await self._seal(call, state, version, "ciphertext")
         if state.algorithm in RSA and state.purpose is Purpose.DECRYPT:
-            return _encrypt_oaep(call, state, version)
+            return await self._encrypt_oaep(call, state, version)
         require(state, Purpose.ENCRYPT)
         raise AssertionError("require raises")
 
@@ -161,6 +161,31 @@ class CipherHandlers:
                 drawn.append(Refusal("hsm.refused"))
         return drawn
 
+    async def _encrypt_oaep(self, call: Call, state: KeyState, version: KeyVersion) -> Outcome:
+        """With the public key; but only what the HSM will be able to open again."""
+        manner = oaep(state.algorithm, call.arguments.optional_text("hash"))
+        able = (await self._keyring.hierarchy.lane.info()).mechanisms
+        if manner.mechanism.name not in able:
+            possible = [name for name, mechanism in RSA_OAEP.items() if mechanism.name in able]
+            raise Refusal(
+                "key.unsupported",
+                f"this HSM opens OAEP with {' or '.join(possible) or 'no hash'}, not with {manner.hash_name}",
+                details={"possible": possible},
+            )
+        if version.verifier is None:
+            version.verifier = load_public(version.public or b"")
+        results: list[Answer | Refusal] = []
+        for item in call.items:
+            try:
+                if item.optional_view("aad"):
+                    raise Refusal("key.input_invalid", "RSA-OAEP takes no AAD")
+                block = encrypt_oaep(version.verifier, manner, item.view("input"))
+            except Refusal as refusal:
+                results.append(refusal)
+            else:
+                results.append({"ciphertext": block, "version": version.number})
+        return Outcome(results, facts=version.facts)
+
     async def _seal(self, call: Call, state: KeyState, version: KeyVersion, name: str) -> Outcome:
         inputs = [_input(item, "input") for item in call.items]
         sealed = await self._ciphers.seal(state, version, inputs, call.peer.connection)
@@ -199,20 +224,3 @@ def _release_unused(drawn: Sequence[Lease | Refusal], results: Sequence[Answer |
     for element, result in zip(drawn, results, strict=True):
         if isinstance(element, Lease) and isinstance(result, Refusal):
             element.release()
-
-
-def _encrypt_oaep(call: Call, state: KeyState, version: KeyVersion) -> Outcome:
-    manner = oaep(state.algorithm, call.arguments.optional_text("hash"))
-    if version.verifier is None:
-        version.verifier = load_public(version.public or b"")
-    results: list[Answer | Refusal] = []
-    for item in call.items:
-        try:
-            if item.optional_view("aad"):
-                raise Refusal("key.input_invalid", "RSA-OAEP takes no AAD")
-            block = encrypt_oaep(version.verifier, manner, item.view("input"))
-        except Refusal as refusal:
-            results.append(refusal)
-        else:
-            results.append({"ciphertext": block, "version": version.number})
-    return Outcome(results, facts=version.facts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -345,3 +347,19 @@ def test_rsa_old_versions_need_to_be_named(custody: Custody) -> None:
     with pytest.raises(Refusal):
         custody.call("key.decrypt", key="payments/rsa", ciphertext=sealed)
     assert custody.call("key.decrypt", key="payments/rsa", ciphertext=sealed, version=1)["plaintext"] == b"x"
+
+
+def test_nothing_is_encrypted_that_the_hsm_cannot_open() -> None:
+    """SoftHSM2 has OAEP with SHA-1 only: better refused now than lost."""
+    inner = InlineLane(SoftwareBackend(allow=True))
+    lane = SteeredLane(inner)
+    lane.information = replace(inner.info().result(), mechanisms=("RSA_OAEP_SHA_1",))
+    custody = Custody(lane=lane)
+    custody.call("vault.create", vault="v")
+    custody.call("key.create", key="v/rsa", algorithm="rsa-2048", purpose="decrypt")
+    with pytest.raises(Refusal) as refusal:
+        custody.call("key.encrypt", key="v/rsa", input=b"x")
+    assert code(refusal) == "key.unsupported"
+    assert refusal.value.details == {"possible": ["sha-1"]}
+    sealed = blob(custody.call("key.encrypt", key="v/rsa", input=b"x", hash="sha-1")["ciphertext"])
+    assert custody.call("key.decrypt", key="v/rsa", ciphertext=sealed, hash="sha-1")["plaintext"] == b"x"
