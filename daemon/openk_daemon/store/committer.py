@@ -69,6 +69,7 @@ class Committer:
         if self._thread.is_alive():
             _log.error("the disk did not answer for %g seconds: leaving without it", seconds)
         else:
+            self._checkpoint()  # so that the database file alone is whole
             self._writer.close()
             os.close(self.bell)
 

@@ -13,7 +13,6 @@ reserved bytes of each page, so that a flipped bit is an error instead of an ans
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -50,8 +49,6 @@ class Connection(Protocol):
     def pragma(self, name: str, value: str | int = ..., /) -> str | int | None: ...
 
     def reserve_bytes(self, schema: str | None = ..., reserve: int = ...) -> int: ...
-
-    def file_control(self, dbname: str, op: int, pointer: int, /) -> bool: ...
 
     def set_busy_timeout(self, milliseconds: int, /) -> None: ...
 
@@ -144,8 +141,6 @@ def _prepare(writer: Connection, path: str) -> None:
     writer.pragma("journal_mode", "wal")
     writer.pragma("synchronous", "full")
     writer.pragma("wal_autocheckpoint", 0)  # the commit thread does it, after it has answered
-    keep = ctypes.c_int(1)  # the write-ahead log stays when the store closes, see LOG_AHEAD
-    writer.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(keep))
     if fresh:
         writer.execute(_TABLES)
 

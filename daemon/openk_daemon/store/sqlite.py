@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import apsw
@@ -165,13 +165,13 @@ class SqliteStore:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
             bell = self._committer.bell
-            try:
-                while True:
+            with suppress(trio.ClosedResourceError):
+                while not self._closed:
                     await trio.lowlevel.wait_readable(bell)
-                    os.eventfd_read(bell)
-                    self._settle_groups()
-            except trio.ClosedResourceError:
-                nursery.cancel_scope.cancel()
+                    if not self._closed:
+                        os.eventfd_read(bell)
+                        self._settle_groups()
+            nursery.cancel_scope.cancel()
 
     async def _watch(self) -> None:
         """Fail what waits behind a disk that does not answer, rather than let it wait for ever."""
