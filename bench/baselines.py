@@ -98,7 +98,7 @@ def python_loops(token: Token, stack: ExitStack) -> Loops:
 
 
 def start_echo(socket: Path, size: int, stack: ExitStack) -> None:
-    """The trio echo of frames of `size` bytes, listening on `socket`."""
+    """The trio echo of frames of `size` bytes (0: of requests), listening on `socket`."""
     command = [sys.executable, "-m", "bench.echo", str(socket), str(size)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     stack.callback(finish, child)

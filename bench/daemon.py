@@ -71,12 +71,7 @@ class Daemon:
         return [_usage(process) for process in (top, *top.children(recursive=True))]
 
     def _start(self, stack: ExitStack) -> subprocess.Popen[str]:
-        beside = Path(sys.executable).with_name("openkd")
-        program = str(beside) if beside.exists() else shutil.which("openkd")
-        if program is None:
-            message = "openkd is not installed in this environment: pip install -e ."
-            raise RuntimeError(message)
-        command = [program, "--dev", str(self.folder), "--workers", str(self.workers)]
+        command = [program(), "--dev", str(self.folder), "--workers", str(self.workers)]
         log = stack.enter_context((self.folder.parent / f"{self.folder.name}.log").open("a", encoding="utf-8"))
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         stack.callback(finish, child)
@@ -102,6 +97,16 @@ class Daemon:
             ("gcm", "aes-256-gcm", "cached"),
         ):
             self.call("key.create", {"key": f"{VAULT}/{name}", "algorithm": algorithm, "protection": protection})
+
+
+def program() -> str:
+    """The openkd of this environment, else the one on the path."""
+    beside = Path(sys.executable).with_name("openkd")
+    found = str(beside) if beside.exists() else shutil.which("openkd")
+    if found is None:
+        message = "openkd is not installed in this environment: pip install -e ."
+        raise RuntimeError(message)
+    return found
 
 
 def _usage(process: psutil.Process) -> Usage:

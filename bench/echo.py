@@ -1,14 +1,17 @@
 """The least a trio server of frames can do: `python -m bench.echo SOCKET SIZE` answers each frame of SIZE bytes with
 itself, in one process, with `wait_readable` and direct recv and send. Answers that are ready together leave together.
 
-It knows where frames end because all have one size; a server that must read them does strictly more.
+It knows where frames end because all have one size; a server that must read them does strictly more. With SIZE 0 it
+is the least that speaks the protocol: msgpack unpacks each request, and packs what it held as the answer.
 """
 
 from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Callable
 
+import msgpack  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 import trio
 
 
@@ -30,8 +33,8 @@ async def serve(path: str, size: int) -> None:
 
 async def answer(connection: socket.socket, size: int) -> None:
     """Serve one connection until it closes."""
+    turn = turn_frames(size) if size else turn_messages()
     with connection:
-        rest = b""
         while True:
             try:
                 data = connection.recv(1 << 18)
@@ -42,12 +45,33 @@ async def answer(connection: socket.socket, size: int) -> None:
                 return
             if not data:
                 return
-            data = rest + data
-            whole = len(data) - len(data) % size
-            replies = [data[at : at + size] for at in range(0, whole, size)]
-            rest = data[whole:]
-            if not await send(connection, b"".join(replies)):
+            if not await send(connection, b"".join(turn(data))):
                 return
+
+
+def turn_frames(size: int) -> Callable[[bytes], list[bytes]]:
+    """What was received to the frames that are complete."""
+    rest = b""
+
+    def turn(data: bytes) -> list[bytes]:
+        nonlocal rest
+        data = rest + data
+        whole = len(data) - len(data) % size
+        rest = data[whole:]
+        return [data[at : at + size] for at in range(0, whole, size)]
+
+    return turn
+
+
+def turn_messages() -> Callable[[bytes], list[bytes]]:
+    """What was received to answers that hold what the requests held."""
+    reader, pack = msgpack.Unpacker(), msgpack.Packer().pack
+
+    def turn(data: bytes) -> list[bytes]:
+        reader.feed(data)
+        return [pack([1, msgid, None, params]) for _, msgid, _, params in reader]
+
+    return turn
 
 
 async def send(connection: socket.socket, data: bytes) -> bool:

@@ -60,12 +60,13 @@ class Stage:
             self._daemons[name] = Daemon(folder / name, workers, self._stack)
         return self._daemons[name]
 
-    def echo(self, name: str, frame: bytes, *, depth: int) -> float:
-        """Frames a second of the bare echo for frames like `frame`."""
+    def echo(self, name: str, frame: bytes, *, depth: int, reads: bool = False) -> float:
+        """Frames a second of the bare echo for frames like `frame`; with `reads` of the one that unpacks them."""
         if name not in self._echoes:
             self._echoes[name] = self.folder / f"echo-{name}.sock"
-            baselines.start_echo(self._echoes[name], len(frame), self._stack)
-        return self.load.run(self._echoes[name], f"echo-{name}", [frame], depth=depth, framing="echo").rate
+            baselines.start_echo(self._echoes[name], 0 if reads else len(frame), self._stack)
+        framing = "msgpack" if reads else "echo"
+        return self.load.run(self._echoes[name], f"echo-{name}", [frame], depth=depth, framing=framing).rate
 
     def fdatasync(self) -> tuple[float, float]:
         """Median and 99th percentile in microseconds, on the disk of `folder`."""

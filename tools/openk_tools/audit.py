@@ -38,7 +38,7 @@ def _tail() -> Leaf:
                 show_json({"entries": [{"index": index, **entry} for index, entry in rows]})
                 return
             if not follow:
-                table(("index", *_COLUMNS), [(str(index), *_brief(entry)) for index, entry in rows])
+                _show(rows)
                 return
             while True:
                 for index, entry in rows:
@@ -53,15 +53,16 @@ def _tail() -> Leaf:
             ["--first"], type=click.IntRange(0), metavar="N", help="From this index; the newest ones when left out."
         ),
         click.Option(["--limit"], type=click.IntRange(1, PAGE), metavar="N", help="At most so many."),
-        click.Option(["--follow", "-f"], is_flag=True, help="Go on and print each new entry; Ctrl-C ends it."),
+        click.Option(
+            ["--follow", "-f"],
+            is_flag=True,
+            help="Go on and print each new entry (each look is one, too); Ctrl-C ends it.",
+        ),
     )
     entries = METHODS["audit.tail"].result
     return Leaf(
         "audit tail", callback=click.pass_context(tail), about="Read audit entries.", params=params, answers=entries
     )
-
-
-_COLUMNS: Final = ("time", "caller", "method", "target", "outcome")
 
 
 def _rows(answer: Answer) -> Iterator[tuple[int, Answer]]:
@@ -78,12 +79,14 @@ def _rows(answer: Answer) -> Iterator[tuple[int, Answer]]:
         yield index, entry if isinstance(entry, dict) else {"entry": text}
 
 
-def _brief(entry: Answer) -> list[str]:
-    return [cell(entry.get(name)) for name in _COLUMNS]
+def _show(rows: list[tuple[int, Answer]]) -> None:
+    """A column for each member the entries have; the digests of what was written are for `--json`."""
+    columns = list(dict.fromkeys(name for _, entry in rows for name in entry if name != "writes"))
+    table(("index", *columns), [(str(index), *(cell(entry.get(name)) for name in columns)) for index, entry in rows])
 
 
 def _line(index: int, entry: Answer) -> str:
-    return "  ".join((str(index), *_brief(entry)))
+    return "  ".join((str(index), *(cell(value) for name, value in entry.items() if name != "writes")))
 
 
 def _export() -> Leaf:

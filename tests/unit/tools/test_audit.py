@@ -5,6 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +109,26 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
         ran = openk(daemon, "audit", "export", tmp_path / "copy")
     assert ran.status == 2
     assert [path.name for path in (tmp_path / "copy").iterdir()] == ["mine"]
+
+
+def test_follow_prints_each_new_entry_once_until_interrupted(tmp_path: Path) -> None:
+    log = entries(3)
+
+    def tail(params: Params) -> dict[str, object]:
+        first = int(str(params.get("first", 1)))
+        return {"entries": [{"index": index, "entry": entry} for index, entry in enumerate(log) if index >= first]}
+
+    with FakeDaemon(tmp_path / "s", {"audit.tail": tail}) as daemon:
+        command = [sys.executable, "-m", "openk_tools.cli", "--socket", str(daemon.path), "audit", "tail", "--follow"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as child:
+            assert child.stdout is not None
+            seen = [child.stdout.readline(), child.stdout.readline()]
+            log.append(entries(4)[3])
+            seen.append(child.stdout.readline())
+            child.send_signal(signal.SIGINT)
+            assert child.stdout.read() == b""
+            assert child.wait(10) == 130
+    assert [line.split()[0] for line in seen] == [b"1", b"2", b"3"]
 
 
 def test_verify_without_folder_or_receipt_is_a_mistake() -> None:
