@@ -144,8 +144,11 @@ class Reading:
             if path in places:
                 self._mistake(key, f"{path} is also {places[path]}: each socket has a path of its own")
             places[path] = ".".join(key)
-        if any("pin-value" in hsm.uri or "pin-source" in hsm.uri for hsm in config.hsm.values()):
-            self._mistake(("hsm",), "a uri holds a PIN: that is the worker's credential and never belongs here")
+        for name, hsm in config.hsm.items():
+            if "pin-value" in hsm.uri or "pin-source" in hsm.uri:
+                self._mistake(
+                    ("hsm", name, "uri"), "holds a PIN: that is the worker's credential and never belongs here"
+                )
 
     def _mistake(self, key: tuple[str, ...], what: str) -> None:
         line = next((self._lines[key[:end]] for end in range(len(key), 0, -1) if key[:end] in self._lines), None)

@@ -212,7 +212,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = (0,)
     hsm: Annotated[dict[str, Hsm], Meta(description="One table for each HSM: [hsm.NAME].")] = field(
-        default_factory=dict
+        default_factory=dict[str, Hsm]
     )
     socket: Socket = field(default_factory=Socket)
     limits: Limits = field(default_factory=Limits)
@@ -233,7 +233,7 @@ def _path(type_: type, value: object) -> Path:
     if type_ is not Path:
         raise NotImplementedError(f"no configuration field has type {type_}")
     if not isinstance(value, str):
-        raise ValueError(f"Expected a path in quotes, got `{type(value).__name__}`")
+        raise ValueError(f"Expected a path in quotes, got `{type(value).__name__}`")  # noqa: TRY004 - msgspec expects it
     path = Path(value)
     if not path.is_absolute() or "\0" in value:
         raise ValueError("Expected an absolute path (the daemon has no working folder)")
