@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from openk_hsm.pending import Pending
 
@@ -166,6 +166,9 @@ class Operation:
     param: Buffer = EMPTY
     into: memoryview | None = None
     client: int = 0
+    expires: float = 0.0
+    """Set by the lane, like `replays`: when it gives up (monotonic seconds), and how often a worker died under it."""
+    replays: int = 0
     pending: Pending[bytes | int] = field(default_factory=_unsettled)
 
 
@@ -255,12 +258,23 @@ class Lane(Protocol):
     def health(self) -> LaneHealth: ...
 
 
+@runtime_checkable
+class EarlyLogin(Protocol):
+    """A back end that can log in before a daemon is there, so that the start is quick. `open` then asks for no PIN."""
+
+    def log_in(self, pin: Callable[[], memoryview]) -> object: ...
+
+
 class Backend(Protocol):
     """The worker's side: one token, one thread, synchronous. Raises HsmError only (foreign errors are
     translated at this border). Hot methods take offsets into the hand-off region bound at `open`."""
 
     def open(self, region: memoryview, address: int, pin: Callable[[], memoryview]) -> TokenInfo:
-        """Log in and find the root keys. `pin` gives locked memory, wiped by its owner after the call."""
+        """Log in and find the root keys. `pin` gives locked memory, wiped by its owner after the call.
+
+        Opened again (another daemon has connected) it forgets every key that was loaded and binds the new region.
+        Root keys are then loaded in their slots.
+        """
         ...
 
     def random(self, at: int, length: int) -> int: ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,25 +64,34 @@ class SoftwareBackend:
     """A token in this process's heap.
 
     `pin`: what `open` expects, or None for any. `roots`: make missing root keys at `open`, as `openk-hsm init`
-    would. `state`: a file (0600) that holds the token objects in clear between processes.
+    would. `state`: a file (0600) that holds the token objects in clear between processes. `hang`: a sign operation
+    whose data begin with this never returns, once (a vendor library's fault); with `state`, once for all processes.
     """
 
     def __init__(
-        self, *, allow: bool, pin: bytes | None = None, roots: bool = True, state: Path | None = None
+        self,
+        *,
+        allow: bool,
+        pin: bytes | None = None,
+        roots: bool = True,
+        state: Path | None = None,
+        hang: str = "",
     ) -> None:
         if not allow:
             raise HsmError("the software HSM protects nothing: it is refused outside --dev and tests")
         self._pin = pin
         self._roots = roots
         self._state = state
+        self._hang = hang.encode()
         self._region = memoryview(bytearray())
         self._token: dict[tuple[str, bytes], tuple[KeySpec, Material]] = {}
         self._slots: dict[int, _Loaded] = {}
 
     def open(self, region: memoryview, address: int, pin: Callable[[], memoryview]) -> TokenInfo:  # noqa: ARG002 - only vendors need an address
         if self._pin is not None and not hmac.compare_digest(self._pin, pin()):
-            raise WrongPin("the software HSM did not accept the PIN")
+            raise WrongPin("the software HSM did not accept the PIN", device="CKR_PIN_INCORRECT")
         self._region = region
+        self._slots.clear()
         if self._state is not None:
             self._token = load_state(self._state)
         self._open_roots()
@@ -120,6 +130,8 @@ class SoftwareBackend:
 
     def sign(self, slot: int, mechanism: Mechanism, at: int, length: int, out: int, room: int) -> int:
         key = self._key(slot, OpCode.SIGN, mechanism)
+        if self._hang and bytes(self._region[at : at + length]).startswith(self._hang):
+            self._hang_once()
         return self._answer(software_keys.sign(key.material, mechanism, bytes(self._region[at : at + length])), out, room)
 
     def encrypt(
@@ -218,6 +230,16 @@ class SoftwareBackend:
 
     def close(self) -> None:
         self._slots.clear()
+
+    def _hang_once(self) -> None:
+        if self._state is not None:
+            try:
+                self._state.with_suffix(".hung").touch(exist_ok=False)
+            except FileExistsError:
+                return
+        self._hang = b""
+        while True:
+            time.sleep(3600)
 
     def _save(self) -> None:
         if self._state is not None:

@@ -20,7 +20,7 @@ _PATH_NAMES: Final = frozenset({"token", "serial", "manufacturer", "model", "slo
 _MATCHED: Final = frozenset({"token", "serial", "manufacturer", "model", "slot-id"})
 _QUERY_NAMES: Final = frozenset({"module-path", "module-name"})
 _PIN_NAMES: Final = frozenset({"pin-source", "pin-value"})
-_SOFTWARE_NAMES: Final = frozenset({"state", "hang", "pin", "slow"})
+_SOFTWARE_NAMES: Final = frozenset({"state", "hang", "pin"})
 _PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CHARACTERS: Final = re.compile(r"[!-~]*\Z")  # no space, no controls, ASCII: RFC 3986
 
@@ -64,8 +64,12 @@ def parse_uri(text: str) -> HsmUri:
 
 def _parse_pkcs11(rest: str) -> HsmUri:
     path_text, _, query_text = rest.partition("?")
-    path = _pairs(path_text, ";", _PATH_NAMES)
+    path = _pairs(path_text, ";", _PATH_NAMES | _QUERY_NAMES)  # many write module-path among the path attributes
     query = _pairs(query_text, "&", _QUERY_NAMES)
+    for name in _QUERY_NAMES & set(path):
+        if name in query:
+            raise BadUri(f"the URI has {name} twice")
+        query[name] = path.pop(name)
     unmatched = set(path) - _MATCHED
     if unmatched:
         raise BadUri(f"openk does not match tokens by {min(unmatched)}: use token, serial, model or manufacturer")

@@ -79,7 +79,8 @@ class Pkcs11Backend:
     def open(self, region: memoryview, address: int, pin: Callable[[], memoryview]) -> TokenInfo:
         if not hasattr(self, "_objects"):
             self.log_in(pin)
-        self._region = region
+        if hasattr(self, "_hot"):
+            self._forget()
         self._hot = Hot(self._module, self._worker, address)
         self.random = self._hot.random
         self.mac = self._hot.mac
@@ -89,12 +90,19 @@ class Pkcs11Backend:
         self.agree = self._hot.agree
         spec = KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT)
         known, _ = self._objects.generate(spec, [], token=False, extractable=False)
+        self._known = known
         self._hot.learn_answer(known)
         if not self._roots:
             return self._info(b"", b"")
         for root in ROOTS:
             self._load_root(root)
         return self._info(self._ask(ROOT_MAC.slot, IDENTITY_QUESTION), self._audit_public())
+
+    def _forget(self) -> None:
+        """Another daemon (or the same again) opens: nothing that the last one loaded stays."""
+        for slot in list(self._hot.keys):
+            self.unload(slot)
+        self._objects.destroy(self._known)
 
     def _open_session(self) -> int:
         session = Ulong()

@@ -1,0 +1,229 @@
+"""What travels between a lane and a worker: one SOCK_SEQPACKET message each, native byte order (one machine).
+
+    hello    H | version u8 | 0 u16 | 0 u32 | region bytes u64                           + the region's fd (SCM_RIGHTS)
+    batch    B | 0 u8 | count u16 | deadline u32, milliseconds | count requests
+    call     C | 0 u8 | 0 u16     | deadline u32, milliseconds | msgpack [seq, method, arguments...]
+    answers  A | 0 u8 | count u16 | 0 u32 | count rows of: seq u32, length u32
+    result   R | 0 u8 | 0 u16 | 0 u32 | msgpack [seq, value]
+    error    X | 0 u8 | 0 u16 | 0 u32 | msgpack [seq, code, text, device, retry_after or nil]
+    ready    I | 0 u8 | 0 u16 | 0 u32 | msgpack map of TokenInfo              the answer to hello
+    refusal  E | 0 u8 | 0 u16 | 0 u32 | as in X, seq 0                        the answer to hello; then the worker closes
+
+    request, 32 bytes; the inputs lie one after another in the region:
+
+     0      4      5      6        8      12      16        20         24      28
+     +------+------+------+--------+------+-------+---------+----------+-------+-------+
+     | seq  | op   | mech | param  | slot | at    | AAD     | data     | out   | room  |
+     | u32  | u8   | u8   | len u16| u32  | u32   | len u32 | len u32  | u32   | u32   |
+     +------+------+------+--------+------+-------+---------+----------+-------+-------+
+                                             |
+                            region:          [ param | AAD | data ]  ...   [ out: room bytes ]
+
+Both sides are ours, but a worker holds vendor code: the lane checks every length and every seq it is told.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import msgpack
+
+from openk_hsm import errors
+from openk_hsm.errors import HsmError
+from openk_hsm.seam import Algorithm, Generated, KeySpec, ObjectInfo, Purpose, TokenInfo
+
+VERSION: Final = 1
+HEADER: Final = struct.Struct("=cBHI")
+HELLO: Final = struct.Struct("=cBHIQ")
+REQUEST: Final = struct.Struct("=IBBHIIIIII")
+ROW: Final = struct.Struct("=II")
+MAX_BATCH: Final = 128
+MAX_MESSAGE: Final = 64 << 10
+
+HELLO_KIND: Final = b"H"
+BATCH: Final = b"B"
+CALL: Final = b"C"
+ANSWERS: Final = b"A"
+RESULT: Final = b"R"
+ERROR: Final = b"X"
+READY: Final = b"I"
+REFUSAL: Final = b"E"
+
+
+class BadFrame(HsmError):
+    """The other side does not keep to the format: the connection is given up."""
+
+    code = "hsm.unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A cold call: one of `Backend`'s cold methods by name, arguments as msgpack has them."""
+
+    seq: int
+    method: str
+    arguments: tuple[object, ...]
+
+
+_KINDS: Final[dict[str, type[HsmError]]] = {
+    kind.code: kind
+    for kind in (
+        HsmError,
+        errors.Unavailable,
+        errors.TimedOut,
+        errors.Interrupted,
+        errors.WrongPin,
+        errors.TokenMissing,
+        errors.TokenUninitialised,
+        errors.TokenFull,
+        errors.Busy,
+        errors.Untrusted,
+        errors.Unsupported,
+        errors.InvalidCiphertext,
+        errors.InvalidInput,
+    )
+}
+
+
+def pack_hello(size: int) -> bytes:
+    return HELLO.pack(HELLO_KIND, VERSION, 0, 0, size)
+
+
+def unpack_hello(message: bytes | memoryview) -> int:
+    """The region's size in bytes. Raises BadFrame."""
+    if len(message) != HELLO.size:
+        raise BadFrame("a hello has the wrong length")
+    kind, version, _, _, size = HELLO.unpack(message)
+    if kind != HELLO_KIND or version != VERSION:
+        raise BadFrame("a hello is of another version: restart daemon and workers together")
+    return int(size)
+
+
+def pack_call(call: Call, deadline_ms: int) -> bytes:
+    return HEADER.pack(CALL, 0, 0, deadline_ms) + _pack([call.seq, call.method, *call.arguments])
+
+
+def unpack_call(message: memoryview) -> Call:
+    """Raises BadFrame."""
+    body = unpack_body(message)
+    if not isinstance(body, list) or len(body) < 2 or not isinstance(body[0], int) or not isinstance(body[1], str):  # noqa: PLR2004 - seq and method
+        raise BadFrame("a call is malformed")
+    return Call(body[0], body[1], tuple(body[2:]))
+
+
+def pack_body(kind: bytes, body: object) -> bytes:
+    return HEADER.pack(kind, 0, 0, 0) + _pack(body)
+
+
+def unpack_body(message: memoryview) -> object:
+    """The msgpack value behind the header. Raises BadFrame."""
+    try:
+        body: object = msgpack.unpackb(message[HEADER.size :], strict_map_key=False)
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise BadFrame(f"a message is not msgpack: {type(error).__name__}") from None
+    return body
+
+
+def _pack(value: object) -> bytes:
+    packed = msgpack.packb(value)
+    assert isinstance(packed, bytes)
+    return packed
+
+
+def pack_error(kind: bytes, seq: int, error: HsmError) -> bytes:
+    return pack_body(kind, [seq, error.code, str(error)[:1000], error.device, error.retry_after])
+
+
+def unpack_error(message: memoryview) -> tuple[int, HsmError]:
+    """Seq and the error. Raises BadFrame."""
+    match unpack_body(message):
+        case [int(seq), str(code), str(text), str(device), (None | int() | float()) as retry_after]:
+            return seq, _KINDS.get(code, HsmError)(text, device=device, retry_after=retry_after)
+        case _:
+            raise BadFrame("an error message is malformed")
+
+
+def spec_to_wire(spec: KeySpec) -> list[str]:
+    return [spec.algorithm.value, spec.purpose.value]
+
+
+def spec_from_wire(value: object) -> KeySpec:
+    """Raises BadFrame."""
+    match value:
+        case [str(algorithm), str(purpose)]:
+            try:
+                return KeySpec(Algorithm(algorithm), Purpose(purpose))
+            except ValueError:
+                pass
+    raise BadFrame("a key spec is unknown")
+
+
+def info_to_wire(info: TokenInfo) -> dict[str, object]:
+    return {
+        "backend": info.backend,
+        "label": info.label,
+        "serial": info.serial,
+        "model": info.model,
+        "firmware": info.firmware,
+        "identity": info.identity,
+        "resident": [spec_to_wire(spec) for spec in info.resident],
+        "wrapped": [spec_to_wire(spec) for spec in info.wrapped],
+        "mechanisms": list(info.mechanisms),
+        "audit_public": info.audit_public,
+    }
+
+
+def info_from_wire(value: object) -> TokenInfo:
+    """Raises BadFrame."""
+    match value:
+        case {
+            "backend": str(backend),
+            "label": str(label),
+            "serial": str(serial),
+            "model": str(model),
+            "firmware": str(firmware),
+            "identity": bytes(identity),
+            "resident": list(resident),
+            "wrapped": list(wrapped),
+            "mechanisms": list(mechanisms),
+            "audit_public": bytes(audit_public),
+        }:
+            return TokenInfo(
+                backend=backend,
+                label=label,
+                serial=serial,
+                model=model,
+                firmware=firmware,
+                identity=identity,
+                resident=frozenset(map(spec_from_wire, resident)),
+                wrapped=frozenset(map(spec_from_wire, wrapped)),
+                mechanisms=tuple(map(str, mechanisms)),
+                audit_public=audit_public,
+            )
+        case _:
+            raise BadFrame("a token's description is malformed")
+
+
+def generated_from_wire(value: object) -> Generated:
+    """Raises BadFrame."""
+    match value:
+        case [(None | bytes()) as blob, (None | bytes()) as public]:
+            return Generated(blob, public)
+        case _:
+            raise BadFrame("a generated key is malformed")
+
+
+def objects_from_wire(value: object) -> list[ObjectInfo]:
+    """Raises BadFrame."""
+    if not isinstance(value, list):
+        raise BadFrame("a list of objects is malformed")
+    found: list[ObjectInfo] = []
+    for row in value:
+        match row:
+            case [str(label), bytes(id_), str(kind), str(algorithm)]:
+                found.append(ObjectInfo(label, id_, kind, algorithm))
+            case _:
+                raise BadFrame("a list of objects is malformed")
+    return found

@@ -1,0 +1,89 @@
+"""The wrong-PIN latch: after one wrong PIN nobody tries again, in no process and after no restart, until an
+operator runs `openk-hsm unlatch`. A token counts wrong PINs and locks itself.
+
+One file a token, in the worker's state folder; its lock file also serialises logins of several workers, which
+would otherwise each try the wrong PIN once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from openk_hsm.errors import HsmError, WrongPin
+
+
+class Latch:
+    """`folder`: where state may be kept, shared by all workers of the token. `uri`: names the token."""
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        name = hashlib.sha256(uri.encode()).hexdigest()[:16]
+        self.path = folder / f"pin-{name}.latch"
+        self._lock = folder / f"pin-{name}.lock"
+        self._uri = uri
+
+    @property
+    def is_set(self) -> bool:
+        """Also when the file cannot be looked at: trying a PIN is the thing to avoid."""
+        try:
+            self.path.stat()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def error(self) -> WrongPin:
+        return WrongPin(
+            "the token did not accept the PIN earlier; it is not tried again until `openk-hsm unlatch`", device="latched"
+        )
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Hold the login lock; sets the latch when the body raises WrongPin for a PIN that was really tried.
+        Raises WrongPin at once when the latch is set."""
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise HsmError(f"the latch folder {self.path.parent} cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if self.is_set:
+                raise self.error()
+            try:
+                yield
+            except WrongPin as error:
+                if error.device:  # the token said so; PinMissing and the like have no device code
+                    self._set(error)
+                raise
+        finally:
+            os.close(descriptor)
+
+    def _set(self, error: WrongPin) -> None:
+        """Durable before the error goes anywhere."""
+        record = {"time": time.time(), "device": error.device, "uri": self._uri}
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(descriptor, json.dumps(record).encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def clear(self) -> bool:
+        """Whether it was set. For operators, after the credential was corrected."""
+        try:
+            self.path.unlink()
+        except FileNotFoundError:
+            return False
+        return True

@@ -1,0 +1,217 @@
+"""One daemon's connection, as a worker serves it: descriptors in, back end calls, answers out.
+
+Answers leave in messages of about `SUB_BATCH` microseconds of work, so that the daemon settles the first while
+the next are computed.  Each message from the daemon arms ITIMER_REAL with SIGALRM's default action: a vendor call
+that hangs kills this process, whoever runs it, and the daemon's lane finds a new one.
+"""
+
+from __future__ import annotations
+
+import array
+import signal
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from openk_memory.errors import LockedMemoryError
+from openk_memory.handoff import HandOff
+
+from openk_hsm import frames, journal
+from openk_hsm.costs import MECHANISM_COST
+from openk_hsm.errors import HsmError, Unavailable
+from openk_hsm.frames import BadFrame, Call
+from openk_hsm.seam import Backend, Mechanism, OpCode
+
+SUB_BATCH: Final = 400
+_LONGEST: Final = 600.0
+_MECHANISMS: Final[tuple[Mechanism, ...]] = tuple(
+    Mechanism(number) if number in set(Mechanism) else Mechanism.NONE for number in range(256)
+)
+
+
+def receive_region(connection: socket.socket) -> HandOff:
+    """The hello and the region that came with it, mapped. Raises BadFrame, ConnectionError."""
+    descriptors = array.array("i")
+    message, ancillary, _, _ = connection.recvmsg(frames.HELLO.size + 1, socket.CMSG_SPACE(4 * descriptors.itemsize))
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    try:
+        if not message:
+            raise ConnectionError("the daemon went before it said anything")
+        size = frames.unpack_hello(message)
+        if len(descriptors) != 1:
+            raise BadFrame("a hello comes with one descriptor")
+        region = HandOff.attach(descriptors[0], size)
+        descriptors.pop()
+        region.close_fd()
+        return region
+    except LockedMemoryError as error:
+        raise Unavailable(f"the worker cannot map the hand-off region: {error}") from None
+    finally:
+        for descriptor in descriptors:
+            socket.close(descriptor)
+
+
+class Service:
+    """Serves one connection until the daemon leaves. The back end is open on `region` already."""
+
+    def __init__(self, connection: socket.socket, backend: Backend, region: HandOff) -> None:
+        self._connection = connection
+        self._backend = backend
+        self._size = region.size
+        self._failed: dict[int, HsmError] = {}  # slots whose loading failed: their operations say why
+        self._rows = bytearray(frames.HEADER.size + frames.MAX_BATCH * frames.ROW.size)
+        self._view = memoryview(self._rows)
+        self._cold: dict[str, Callable[..., object]] = {
+            "load_resident": self._load_resident,
+            "load_wrapped": self._load_wrapped,
+            "unload": self._unload,
+            "generate": self._generate,
+            "generate_resident": self._generate_resident,
+            "destroy_resident": backend.destroy_resident,
+            "objects": self._objects,
+            "health": lambda: dict(backend.health()),
+        }
+
+    def run(self) -> None:
+        """Raises ConnectionError when the daemon has gone, BadFrame when it does not keep to the format."""
+        buffer = bytearray(frames.MAX_MESSAGE)
+        whole = memoryview(buffer)
+        while True:
+            length = self._connection.recv_into(buffer)
+            if not length:
+                return
+            if length < frames.HEADER.size:
+                raise BadFrame("a message is shorter than its header")
+            kind, _, count, deadline = frames.HEADER.unpack_from(buffer)
+            signal.setitimer(signal.ITIMER_REAL, min(_LONGEST, max(0.001, deadline / 1000)))
+            if kind == frames.BATCH:
+                self._batch(whole[frames.HEADER.size : length], count)
+            elif kind == frames.CALL:
+                self._call(frames.unpack_call(whole[:length]))
+            else:
+                raise BadFrame("a message is of an unknown kind")
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _batch(self, requests: memoryview, count: int) -> None:
+        if len(requests) != count * frames.REQUEST.size or count > frames.MAX_BATCH:
+            raise BadFrame("a batch has another length than it says")
+        backend = self._backend
+        random, mac, sign = backend.random, backend.mac, backend.sign
+        mechanisms, costs, size = _MECHANISMS, MECHANISM_COST, self._size
+        pack, rows, first, step = frames.ROW.pack_into, self._rows, frames.HEADER.size, frames.ROW.size
+        position, cost = first, 0
+        for seq, code, mech, nonce, slot, at, aad, length, out, room in frames.REQUEST.iter_unpack(requests):
+            data = at + nonce + aad
+            if data + length > size or out + room > size:
+                raise BadFrame("a request points outside the hand-off region")
+            try:
+                mechanism = mechanisms[mech]
+                if code == 2:  # noqa: PLR2004 - OpCode.MAC; looked up by number, an attribute costs as much as the test
+                    answer = mac(slot, mechanism, data, length, out, room)
+                elif code == 3:  # noqa: PLR2004 - OpCode.SIGN
+                    answer = sign(slot, mechanism, data, length, out, room)
+                elif code == 1:  # OpCode.RANDOM
+                    answer = random(out, room)
+                else:
+                    answer = self._other(code, slot, mechanism, (at, nonce), (at + nonce, aad), (data, length), out, room)
+            except HsmError as error:
+                if position > first:
+                    self._answer(position)
+                position, cost = first, 0
+                self._refuse(seq, slot, error)
+            else:
+                pack(rows, position, seq, answer)
+                position += step
+                cost += costs[mech]
+                if cost >= SUB_BATCH:
+                    self._answer(position)
+                    position, cost = first, 0
+        if position > first:
+            self._answer(position)
+
+    def _other(
+        self,
+        code: int,
+        slot: int,
+        mechanism: Mechanism,
+        param: tuple[int, int],
+        aad: tuple[int, int],
+        data: tuple[int, int],
+        out: int,
+        room: int,
+    ) -> int:
+        if code == OpCode.ENCRYPT:
+            return self._backend.encrypt(slot, mechanism, param, aad, data, out, room)
+        if code == OpCode.DECRYPT:
+            return self._backend.decrypt(slot, mechanism, param, aad, data, out, room)
+        if code == OpCode.AGREE:
+            return self._backend.agree(slot, *data, out, room)
+        raise BadFrame("a request has an unknown code")
+
+    def _answer(self, end: int) -> None:
+        count = (end - frames.HEADER.size) // frames.ROW.size
+        frames.HEADER.pack_into(self._rows, 0, frames.ANSWERS, 0, count, 0)
+        self._connection.send(self._view[:end])
+
+    def _refuse(self, seq: int, slot: int, error: HsmError) -> None:
+        if isinstance(error, BadFrame):
+            raise error
+        if isinstance(error, Unavailable):
+            journal.log("error", "device trouble", device=error.device, text=str(error))
+        self._connection.send(frames.pack_error(frames.ERROR, seq, self._failed.get(slot, error)))
+
+    def _call(self, call: Call) -> None:
+        method = self._cold.get(call.method)
+        if method is None:
+            raise BadFrame("a call names an unknown method")
+        try:
+            message = frames.pack_body(frames.RESULT, [call.seq, method(*call.arguments)])
+        except HsmError as error:
+            if isinstance(error, BadFrame):
+                raise
+            message = frames.pack_error(frames.ERROR, call.seq, error)
+        except TypeError:
+            raise BadFrame(f"a call of {call.method} has wrong arguments") from None
+        if len(message) > frames.MAX_MESSAGE:
+            error = HsmError(f"the answer of {call.method} is larger than a message")
+            message = frames.pack_error(frames.ERROR, call.seq, error)
+        self._connection.send(message)
+
+    def _load_resident(self, slot: int, spec: object, label: str, id_: bytes) -> None:
+        self._load(slot, lambda: self._backend.load_resident(slot, frames.spec_from_wire(spec), label, id_))
+
+    def _load_wrapped(self, slot: int, spec: object, kw: int, mac: int, context: bytes, blob: bytes) -> None:
+        known = frames.spec_from_wire(spec)
+        for wrapper in (kw, mac):
+            if wrapper in self._failed:
+                self._failed[slot] = self._failed[wrapper]
+                raise self._failed[wrapper]
+        self._load(slot, lambda: self._backend.load_wrapped(slot, known, kw, mac, context, blob))
+
+    def _load(self, slot: int, load: Callable[[], None]) -> None:
+        try:
+            load()
+        except HsmError as error:
+            self._failed[slot] = error
+            raise
+        self._failed.pop(slot, None)
+
+    def _unload(self, slot: int) -> None:
+        self._failed.pop(slot, None)
+        self._backend.unload(slot)
+
+    def _generate(self, spec: object, kw: int, mac: int, context: bytes) -> list[object]:
+        for wrapper in (kw, mac):
+            if wrapper in self._failed:
+                raise self._failed[wrapper]
+        made = self._backend.generate(frames.spec_from_wire(spec), kw, mac, context)
+        return [made.blob, made.public]
+
+    def _generate_resident(self, spec: object, label: str, id_: bytes) -> list[object]:
+        made = self._backend.generate_resident(frames.spec_from_wire(spec), label, id_)
+        return [made.blob, made.public]
+
+    def _objects(self) -> list[object]:
+        return [[info.label, info.id, info.kind, info.algorithm] for info in self._backend.objects()]
