@@ -12,9 +12,16 @@ LOCKS = ["runtime", "dev"]
 
 def entries(name: str) -> dict[str, str]:
     """Package to its whole entry, continuation lines included."""
-    text = (ROOT / "requirements" / f"{name}.txt").read_text()
-    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\n]*(?:\\\n[^\n]*)*)", text, re.MULTILINE)
-    return {package.lower(): rest for package, rest in found}
+    found: dict[str, str] = {}
+    package = ""
+    for line in (ROOT / "requirements" / f"{name}.txt").read_text().splitlines():
+        start = re.match(r"([A-Za-z0-9._-]+)==(.*)", line)
+        if start:
+            package = start[1].lower()
+            found[package] = start[2]
+        elif package and not line.lstrip().startswith("#"):
+            found[package] += line
+    return found
 
 
 def versions(name: str) -> dict[str, str]:
