@@ -1,0 +1,165 @@
+"""The shipped units, started by a real systemd: sockets, credentials, notification, watchdog, confinement."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.systemd.host import BIN, ROOT, Host, path_drop_in, shipped_files
+
+PIN = "491683027155"
+URI = "pkcs11:token=openk-test?module-path=/usr/lib/softhsm/libsofthsm2.so"
+SOCKET = "/run/openk/openkd.sock"
+CONFIG = """\
+administrators = ["root"]
+
+[hsm.main]
+sockets = ["/run/openk-hsm/main.sock"]
+"""
+SOFTHSM = "directories.tokendir = /var/lib/openk-hsm/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"
+# Run as openk-hsm before the first start, as docs/operations.md tells an operator to do.
+INITIALISE = f"""\
+set -e
+export SOFTHSM2_CONF=/etc/openk/softhsm2.conf
+softhsm2-util --init-token --free --label openk-test --pin {PIN} --so-pin 99887766
+'{BIN}/openk-hsm' init --uri '{URI}' --pin-file /run/openk-test-pin
+"""
+
+
+def files() -> dict[str, str]:
+    """The shipped units; configuration as an operator writes it; drop-ins for paths and for the PIN's place."""
+    prepared = shipped_files()
+    for policy in sorted((ROOT / "policies").glob("*.cedar*")):
+        prepared[f"/etc/openk/policies/{policy.name}"] = policy.read_text()
+    prepared |= {
+        "/etc/openk/openkd.toml": CONFIG,
+        "/etc/openk/softhsm2.conf": SOFTHSM,
+        "/etc/openk/hsm/main.conf": f'OPENK_HSM_URI="{URI}"\nSOFTHSM2_CONF=/etc/openk/softhsm2.conf\n',
+        "/etc/openk/hsm/main.pin-plain": PIN,
+        "/run/openk-test-pin": PIN,
+        "/run/openk-test-init": INITIALISE,
+        "/run/systemd/system/openkd.service.d/test.conf": path_drop_in({
+            "ExecStart": f'"{BIN}/openkd" --config /etc/openk/openkd.toml',
+        }),
+        "/run/systemd/system/openk-hsm@.service.d/test.conf": path_drop_in({
+            "ExecStart": f'"{BIN}/openk-hsm" serve --uri ${{OPENK_HSM_URI}} --socket /run/openk-hsm/%i.sock --pin-credential pin',
+            "LoadCredentialEncrypted": "",  # this machine has no key to encrypt credentials with
+            "LoadCredential": "pin:/etc/openk/hsm/%i.pin-plain",
+        }),
+        "/run/systemd/system/openkd.socket.d/test.conf": "[Unit]\nDefaultDependencies=no\n",
+    }  # fmt: skip
+    return prepared
+
+
+COMMANDS = (
+    ("systemd-sysusers",),
+    ("systemd-tmpfiles", "--create", "/run/tmpfiles.d/openk.conf"),
+    ("chgrp", "-R", "openkd", "/etc/openk/policies"),
+    ("install", "-d", "-o", "openk-hsm", "-g", "openk-hsm", "-m", "700", "/var/lib/openk-hsm", "/var/lib/openk-hsm/tokens"),
+    ("chown", "openk-hsm", "/run/openk-test-pin"),
+    ("chmod", "400", "/run/openk-test-pin"),
+    ("setpriv", "--reuid=openk-hsm", "--regid=openk-hsm", "--init-groups", "--", "sh", "/run/openk-test-init"),
+)
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with Host(tmp_path_factory.mktemp("host"), files(), COMMANDS) as booted:
+        booted.start("openk-hsm@main.service")
+        booted.start("openkd.service")
+        yield booted
+
+
+def openk(host: Host, *words: str, check: bool = True) -> str:
+    return host.run("openk", "--socket", SOCKET, *words, check=check)
+
+
+def test_both_are_up_and_have_said_so(host: Host) -> None:
+    for unit in ("openk-hsm@main.service", "openkd.service"):
+        assert host.show(unit, "ActiveState") == "active"
+        assert host.show(unit, "NRestarts") == "0"
+    assert host.show("openkd.service", "StatusText") != ""
+    assert host.run("stat", "-c", "%U %G %a", SOCKET).split() == ["openkd", "openk", "660"]
+    assert host.run("stat", "-c", "%U %G %a", "/var/lib/openk").split() == ["openkd", "openkd", "700"]
+
+
+def test_a_client_works_with_a_key(host: Host) -> None:
+    openk(host, "system", "ping")
+    openk(host, "vault", "create", "shop")
+    openk(host, "key", "create", "shop/card", "--algorithm", "aes-256-gcm")
+    host.run("sh", "-c", "printf 4111 > /run/card")
+    openk(host, "key", "encrypt", "shop/card", "--in", "/run/card", "--out", "/run/card.sealed")
+    openk(host, "key", "decrypt", "shop/card", "--in", "/run/card.sealed", "--out", "/run/card.opened")
+    assert host.run("cat", "/run/card.opened") == "4111"
+
+
+def test_only_members_of_the_group_may_connect(host: Host) -> None:
+    refused = host.run("openk", "--socket", SOCKET, "system", "ping", user="nobody", check=False)
+    assert "ermission" in refused
+    assert "openk" in host.run("setpriv", "--reuid=nobody", "--regid=openk", "--clear-groups", "--", "openk", "--socket", SOCKET, "version")
+
+
+def test_the_pin_is_the_workers_alone(host: Host) -> None:
+    worker, daemon = host.show("openk-hsm@main.service", "MainPID"), host.show("openkd.service", "MainPID")
+    assert host.run("nsenter", "--target", worker, "--mount", "cat", "/run/credentials/openk-hsm@main.service/pin") == PIN
+    mine = host.run("sh", "-c", f"tr '\\0' '\\n' < /proc/{daemon}/environ")
+    assert "CREDENTIALS_DIRECTORY" not in mine
+    as_daemon = ("nsenter", "--target", daemon, "--mount", "setpriv", "--reuid=openkd", "--regid=openkd", "--init-groups", "--")
+    for path in ("/var/lib/openk-hsm", "/etc/openk/hsm", "/run/credentials/openk-hsm@main.service"):
+        assert "denied" in host.run(*as_daemon, "ls", path, check=False), path
+    assert "Read-only" in host.run(*as_daemon, "touch", "/etc/x", check=False) + host.run(*as_daemon, "touch", "/usr/x", check=False)
+
+
+def test_the_callers_unit_is_known(host: Host) -> None:
+    told = host.run(
+        "systemd-run", "--unit=shop.service", "--wait", "--pipe", "--quiet",
+        f"{BIN}/openk", "--socket", SOCKET, "--json", "policy", "explain", "key.sign", "shop/card",
+    )  # fmt: skip
+    assert "shop.service" in told
+
+
+def test_reload_takes_new_policies_and_refuses_bad_ones(host: Host) -> None:
+    forbid = 'forbid (principal, action == Action::"key.encrypt", resource);'
+    denied = ("key", "encrypt", "shop/card", "--in", "/run/card", "--out", "/run/card.again")
+    host.run("sh", "-c", f"echo '@id(\"test\") {forbid}' > /etc/openk/policies/50-test.cedar")
+    host.run("systemctl", "reload", "openkd.service")
+    host.wait(lambda: "policy.denied" in openk(host, *denied, check=False), 5, "the new policies")
+    host.run("sh", "-c", "echo 'forbid (' > /etc/openk/policies/50-test.cedar")
+    host.run("systemctl", "reload", "openkd.service")
+    assert host.show("openkd.service", "ActiveState") == "active"
+    assert "policy.denied" in openk(host, *denied, check=False)
+    host.run("rm", "/etc/openk/policies/50-test.cedar")
+    host.run("systemctl", "reload", "openkd.service")
+    host.wait(lambda: "policy.denied" not in openk(host, *denied, check=False), 5, "the old policies")
+
+
+def test_a_worker_that_is_killed_comes_back(host: Host) -> None:
+    before = host.show("openk-hsm@main.service", "MainPID")
+    host.run("kill", "-9", before)
+    host.wait(lambda: host.show("openk-hsm@main.service", "MainPID") not in ("0", before), 10, "a new worker")
+    openk(host, "key", "decrypt", "shop/card", "--in", "/run/card.sealed", "--out", "/run/card.opened")
+    assert host.show("openkd.service", "NRestarts") == "0"
+
+
+def test_a_daemon_that_stands_still_is_replaced(host: Host) -> None:
+    """The watchdog; shortened here, or the test would take a minute."""
+    host.run("sh", "-c", "printf '[Service]\\nWatchdogSec=1\\n' > /run/systemd/system/openkd.service.d/watchdog.conf")
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "restart", "openkd.service")
+    before = host.show("openkd.service", "MainPID")
+    host.wait(lambda: int(host.show("openkd.service", "WatchdogTimestampMonotonic")) > 0, 5, "a sign of life")
+    host.run("kill", "-STOP", before)
+    host.wait(lambda: host.show("openkd.service", "MainPID") not in ("0", before), 15, "a new daemon")
+    host.wait(lambda: host.show("openkd.service", "ActiveState") == "active", 15, "the new daemon to be ready")
+    openk(host, "key", "decrypt", "shop/card", "--in", "/run/card.sealed", "--out", "/run/card.opened")
+
+
+def test_a_stop_is_clean_and_the_socket_wakes_it_again(host: Host) -> None:
+    host.run("systemctl", "stop", "openkd.service")
+    assert host.show("openkd.service", "Result") == "success"
+    assert host.show("openkd.service", "ExecMainStatus") == "0"
+    openk(host, "system", "ping")
+    assert host.show("openkd.service", "ActiveState") == "active"
+    host.run("systemctl", "stop", "openkd.socket", "openkd.service", "openk-hsm@main.service")
+    assert host.show("openk-hsm@main.service", "Result") == "success"
+    assert not Path(f"/proc/{host.show('openkd.service', 'MainPID')}/comm").exists() or host.show("openkd.service", "MainPID") == "0"
