@@ -55,3 +55,13 @@ def test_whatever_answers_with_a_secret_from_inside_is_an_export() -> None:
     secret = {name for name, method in METHODS.items() if any(field.secret for field in method.result)}
     exports = {name for name, (groups, _) in declared().items() if "export" in groups}
     assert exports == secret - {"key.decrypt", "random.bytes"}
+
+
+def test_the_reference_lists_the_groups_as_they_are() -> None:
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \| (.*) \|$", (shipped_policies() / "README.md").read_text("utf-8"), re.MULTILINE)
+    )
+    actions = declared()
+    for group in GROUPS - {"use"}:  # "every use of a key" is said in words
+        listed = set(re.findall(r"[a-z]+\.[a-z_]+", rows[group]))
+        assert listed == {name for name, (groups, _) in actions.items() if group in groups}
