@@ -26,9 +26,9 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard, cast
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]  # it has no stubs
 
 from openk_hsm import errors
 from openk_hsm.errors import HsmError
@@ -108,7 +108,7 @@ def pack_call(call: Call, deadline_ms: int) -> bytes:
 def unpack_call(message: memoryview) -> Call:
     """Raises BadFrame."""
     body = unpack_body(message)
-    if not isinstance(body, list) or len(body) < 2 or not isinstance(body[0], int) or not isinstance(body[1], str):  # noqa: PLR2004 - seq and method
+    if not _is_list(body) or len(body) < 2 or not isinstance(body[0], int) or not isinstance(body[1], str):  # noqa: PLR2004 - seq and method
         raise BadFrame("a call is malformed")
     return Call(body[0], body[1], tuple(body[2:]))
 
@@ -143,6 +143,18 @@ def unpack_error(message: memoryview) -> tuple[int, HsmError]:
             return seq, _KINDS.get(code, HsmError)(text, device=device, retry_after=retry_after)
         case _:
             raise BadFrame("an error message is malformed")
+
+
+def unpack_result(message: memoryview) -> tuple[int, object]:
+    """Seq and value. Raises BadFrame."""
+    body = unpack_body(message)
+    if not _is_list(body) or len(body) != 2 or not isinstance(body[0], int):  # noqa: PLR2004 - seq and value
+        raise BadFrame("a result is malformed")
+    return body[0], body[1]
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
 
 
 def spec_to_wire(spec: KeySpec) -> list[str]:
@@ -185,9 +197,9 @@ def info_from_wire(value: object) -> TokenInfo:
             "model": str(model),
             "firmware": str(firmware),
             "identity": bytes(identity),
-            "resident": list(resident),
-            "wrapped": list(wrapped),
-            "mechanisms": list(mechanisms),
+            "resident": list() as resident,
+            "wrapped": list() as wrapped,
+            "mechanisms": list() as mechanisms,
             "audit_public": bytes(audit_public),
         }:
             return TokenInfo(
@@ -197,9 +209,9 @@ def info_from_wire(value: object) -> TokenInfo:
                 model=model,
                 firmware=firmware,
                 identity=identity,
-                resident=frozenset(map(spec_from_wire, resident)),
-                wrapped=frozenset(map(spec_from_wire, wrapped)),
-                mechanisms=tuple(map(str, mechanisms)),
+                resident=frozenset(map(spec_from_wire, cast(list[object], resident))),
+                wrapped=frozenset(map(spec_from_wire, cast(list[object], wrapped))),
+                mechanisms=tuple(map(str, cast(list[object], mechanisms))),
                 audit_public=audit_public,
             )
         case _:
@@ -217,7 +229,7 @@ def generated_from_wire(value: object) -> Generated:
 
 def objects_from_wire(value: object) -> list[ObjectInfo]:
     """Raises BadFrame."""
-    if not isinstance(value, list):
+    if not _is_list(value):
         raise BadFrame("a list of objects is malformed")
     found: list[ObjectInfo] = []
     for row in value:

@@ -26,6 +26,7 @@ from openk_hsm.seam import (
     TokenInfo,
     Wrapper,
 )
+from openk_hsm.specs import room_of
 
 T = TypeVar("T")
 
@@ -68,7 +69,8 @@ class InlineLane:
             slot = operation.key.slot
         spans: list[tuple[int, int]] = []
         at = 0
-        if sum(map(len, (operation.param, operation.aad, operation.data))) + operation.room > len(self._view):
+        room = room_of(operation)
+        if sum(map(len, (operation.param, operation.aad, operation.data))) + room > len(self._view):
             raise InvalidInput("the operation is larger than the hand-off region")
         for part in (operation.param, operation.aad, operation.data):
             self._view[at : at + len(part)] = part
@@ -76,6 +78,8 @@ class InlineLane:
             at += len(part)
         try:
             length = self._call(operation, slot, spans, at)
+            if length > operation.room:
+                raise InvalidInput("the answer is longer than the room for it")
             if operation.into is None:
                 return bytes(self._view[at : at + length])
             if length > len(operation.into):
@@ -83,11 +87,11 @@ class InlineLane:
             operation.into[:length] = self._view[at : at + length]
             return length
         finally:
-            end = at + operation.room
+            end = at + room
             self._view[:end] = bytes(end)
 
     def _call(self, operation: Operation, slot: int, spans: list[tuple[int, int]], out: int) -> int:
-        backend, mechanism, room = self._backend, operation.mechanism, operation.room
+        backend, mechanism, room = self._backend, operation.mechanism, room_of(operation)
         param, aad, data = spans
         match operation.code:
             case OpCode.RANDOM:

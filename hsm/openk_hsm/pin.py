@@ -6,7 +6,7 @@ Never from argv or the environment; never as `str` or `bytes`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ class PinSource:
             raise PinMissing(f"the PIN cannot be read from {path}: {error.strerror}") from None
 
     @contextmanager
-    def read(self) -> Iterator[memoryview]:
+    def read(self) -> Generator[memoryview]:
         """The PIN in locked memory, without its final newline; wiped at the end. Raises PinMissing."""
         with Region(MAX_PIN) as region:
             descriptor = self._open()

@@ -10,8 +10,8 @@ from __future__ import annotations
 import array
 import signal
 import socket
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, cast
 
 from openk_memory.errors import LockedMemoryError
 from openk_memory.handoff import HandOff
@@ -23,6 +23,7 @@ from openk_hsm.frames import BadFrame, Call
 from openk_hsm.seam import Backend, Mechanism, OpCode
 
 SUB_BATCH: Final = 400
+_Request = tuple[int, int, int, int, int, int, int, int, int, int]
 _LONGEST: Final = 600.0
 _MECHANISMS: Final[tuple[Mechanism, ...]] = tuple(
     Mechanism(number) if number in set(Mechanism) else Mechanism.NONE for number in range(256)
@@ -102,7 +103,8 @@ class Service:
         mechanisms, costs, size = _MECHANISMS, MECHANISM_COST, self._size
         pack, rows, first, step = frames.ROW.pack_into, self._rows, frames.HEADER.size, frames.ROW.size
         position, cost = first, 0
-        for seq, code, mech, nonce, slot, at, aad, length, out, room in frames.REQUEST.iter_unpack(requests):
+        rows_in = cast(Iterator[_Request], frames.REQUEST.iter_unpack(requests))
+        for seq, code, mech, nonce, slot, at, aad, length, out, room in rows_in:
             data = at + nonce + aad
             if data + length > size or out + room > size:
                 raise BadFrame("a request points outside the hand-off region")
@@ -175,8 +177,8 @@ class Service:
         except TypeError:
             raise BadFrame(f"a call of {call.method} has wrong arguments") from None
         if len(message) > frames.MAX_MESSAGE:
-            error = HsmError(f"the answer of {call.method} is larger than a message")
-            message = frames.pack_error(frames.ERROR, call.seq, error)
+            large = HsmError(f"the answer of {call.method} is larger than a message")
+            message = frames.pack_error(frames.ERROR, call.seq, large)
         self._connection.send(message)
 
     def _load_resident(self, slot: int, spec: object, label: str, id_: bytes) -> None:

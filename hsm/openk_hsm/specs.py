@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import Final
 
-from openk_hsm.seam import Algorithm, KeySpec, Mechanism, OpCode, Purpose
+from openk_hsm.seam import Algorithm, KeySpec, Mechanism, OpCode, Operation, Purpose
 
 
 class Attributes(IntFlag):
@@ -188,3 +188,10 @@ def spec_of(algorithm: int, purpose: int) -> KeySpec | None:
     if known_algorithm is None or known_purpose is None:
         return None
     return KeySpec(known_algorithm, known_purpose)
+
+
+def room_of(operation: Operation) -> int:
+    """Bytes of the hand-off region for an answer: tokens want room for the ciphertext's length to decrypt into."""
+    if operation.code is OpCode.DECRYPT:
+        return max(operation.room, len(operation.data))
+    return operation.room

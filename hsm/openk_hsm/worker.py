@@ -14,7 +14,7 @@ import select
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +83,7 @@ def _log_in(backend: Backend, latch: Latch, source: PinSource) -> None:
 
 
 @contextmanager
-def _listening(settings: WorkerSettings) -> Iterator[socket.socket]:
+def _listening(settings: WorkerSettings) -> Generator[socket.socket]:
     given = notify.inherited_socket()
     if given is not None:
         yield given

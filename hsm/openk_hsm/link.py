@@ -1,0 +1,371 @@
+"""One connection of a lane to one worker: its hand-off region, what is in flight there, what is loaded there.
+
+    region   | arena 0            | arena 1            | arena 2            |   a batch in flight owns an arena,
+             | in out in out ...  |                    |                    |   which is wiped when it is answered
+
+An operation too large for an arena waits until the link is idle and takes the whole region.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final, cast
+
+from openk_memory.handoff import HandOff
+from openk_memory.wiping import wipe
+
+from openk_hsm import frames
+from openk_hsm.costs import cost_of
+from openk_hsm.errors import HsmError, InvalidInput
+from openk_hsm.fair_queue import FairQueue
+from openk_hsm.frames import BadFrame, Call
+from openk_hsm.pending import Pending
+from openk_hsm.seam import KeyHandle, Operation, Replay, Resident, TokenInfo, Wrapper
+from openk_hsm.specs import room_of
+
+ARENAS: Final = 3
+BATCH_COST: Final = 1000
+"""Microseconds of work in a batch: what the next client waits for behind it."""
+LOADS: Final = 8
+"""Keys loaded for one batch, at most: each is a message, and the socket's buffer is bounded."""
+LOAD_COST: Final = 60
+_ALIGN: Final = 15
+_WHOLE: Final = -1
+NEVER: Final = float("inf")
+"""`expires` of a placeholder: its operation was given up."""
+_SEQS: Final = 1 << 24
+
+
+@dataclass(slots=True, eq=False)
+class Cold:
+    """A cold call. `wrapper`: keys it needs loaded first."""
+
+    method: str
+    arguments: tuple[object, ...]
+    replay: Replay
+    expires: float
+    hang: float
+    pending: Pending[object] = field(default_factory=lambda: Pending[object]())
+    wrapper: Wrapper | None = None
+    replays: int = 0
+    cost: int = 1000
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Hot operations in flight. `operations[i]` is None once answered."""
+
+    arena: int
+    end: int
+    sent: float
+    operations: list[Operation | None]
+    outs: list[int]
+    left: int
+    cost: int
+
+
+class Link:
+    """Sends and receives without blocking. Errors of the socket and BadFrame mean the worker is lost."""
+
+    def __init__(self, connection: socket.socket, region: HandOff, info: TokenInfo, hang: float, keys: int) -> None:
+        """`hang`: seconds after which a batch's worker must be dead; `keys`: most wrapped keys loaded."""
+        self.info = info
+        self.socket = connection
+        self.cost = 0
+        self.batches: dict[int, Batch] = {}
+        self.cold: dict[int, tuple[Cold, float]] = {}
+        self._region = region
+        self._view = region.view
+        self._size = region.size
+        self._arena = (region.size // ARENAS) & ~_ALIGN
+        self._free = list(range(ARENAS))
+        self._hang_ms = int(hang * 1000)
+        self._keys = keys
+        self._loaded: dict[int, int] = {}  # slot to the batch that used it last
+        self._loads: dict[int, int] = {}  # seq to slot
+        self._seqs = count(1)
+        self._out = bytearray(frames.HEADER.size + frames.MAX_BATCH * frames.REQUEST.size)
+        self._out_view = memoryview(self._out)
+        self._in = bytearray(frames.MAX_MESSAGE)
+        self._in_view = memoryview(self._in)
+        self._backlog: deque[bytes] = deque()
+
+    # --- sending ---
+
+    @property
+    def has_room(self) -> bool:
+        return bool(self._free) and not self._backlog
+
+    @property
+    def idle(self) -> bool:
+        return not self.batches and not self.cold
+
+    def fits(self, operation: Operation) -> bool:
+        """Whether the region could ever hold it."""
+        inputs = len(operation.param) + len(operation.aad) + len(operation.data)
+        return inputs + room_of(operation) + _ALIGN <= self._size
+
+    def send_batch(self, queue: FairQueue, now: float) -> int:
+        """Fill a batch from `queue` and send it; how many operations that were (0: nothing fits now)."""
+        arena = self._free[-1]
+        start = position = arena * self._arena
+        end = start + self._arena
+        number = next(self._seqs) % _SEQS
+        operations: list[Operation | None] = []
+        outs: list[int] = []
+        cost = loads = filled = 0
+        view, out, loaded, pack = self._view, self._out, self._loaded, frames.REQUEST.pack_into
+        at_row, step = frames.HEADER.size, frames.REQUEST.size
+        while queue.count and cost < BATCH_COST and filled < frames.MAX_BATCH:
+            operation = queue.pop()
+            key = operation.key
+            slot = 0
+            if key is not None:
+                slot = key.slot
+                if slot not in loaded:
+                    if loads == LOADS:
+                        queue.put_back(operation)
+                        break
+                    loads += self._load(key, number)
+                    cost += LOAD_COST
+                loaded[slot] = number
+            param, aad, data = operation.param, operation.aad, operation.data
+            param_length, aad_length, data_length = len(param), len(aad), len(data)
+            room = room_of(operation)
+            top = position + param_length + aad_length + data_length
+            if top + room > end:
+                if filled or self.batches:
+                    queue.put_back(operation)
+                    break
+                arena, start, end = _WHOLE, 0, self._size
+                top -= position
+                position = 0
+            at = position
+            if param_length:
+                view[position : position + param_length] = param
+                position += param_length
+            if aad_length:
+                view[position : position + aad_length] = aad
+                position += aad_length
+            view[position:top] = data
+            pack(
+                out, at_row, number << 8 | filled, operation.code, operation.mechanism, param_length, slot, at,
+                aad_length, data_length, top, room,
+            )  # fmt: skip
+            at_row += step
+            operations.append(operation)
+            outs.append(top)
+            filled += 1
+            position = (top + room + _ALIGN) & ~_ALIGN
+            cost += cost_of(operation)
+        if not filled:
+            return 0
+        if arena == _WHOLE:
+            self._free.clear()
+        else:
+            self._free.pop()
+        batch = Batch(arena, min(position, self._size), now, operations, outs, filled, cost)
+        self.batches[number] = batch
+        self.cost += cost
+        frames.HEADER.pack_into(out, 0, frames.BATCH, 0, filled, self._hang_ms + cost // 100)
+        self._send(self._out_view[:at_row])
+        if len(loaded) > self._keys:
+            self._evict(number)
+        return filled
+
+    def send_cold(self, cold: Cold, now: float) -> None:
+        number = next(self._seqs) % _SEQS
+        if cold.wrapper is not None:
+            for key in (cold.wrapper.kw, cold.wrapper.mac):
+                if key.slot not in self._loaded:
+                    self._load(key, number)
+        self.cold[number << 8] = (cold, now)
+        self.cost += cold.cost
+        self._send(frames.pack_call(Call(number << 8, cold.method, cold.arguments), int(cold.hang * 1000)))
+
+    def unload(self, slot: int) -> None:
+        if self._loaded.pop(slot, None) is not None:
+            self._tell("unload", slot)
+
+    def _load(self, key: KeyHandle, number: int) -> int:
+        """Send what loads the key, ancestors first; how many calls that took."""
+        source = key.source
+        sent = 1
+        if isinstance(source, Resident):
+            seq = self._tell("load_resident", key.slot, frames.spec_to_wire(key.spec), source.label, source.id)
+        else:
+            for parent in (source.wrapper.kw, source.wrapper.mac):
+                if parent.slot not in self._loaded:
+                    sent += self._load(parent, number)
+                self._loaded[parent.slot] = number
+            seq = self._tell(
+                "load_wrapped", key.slot, frames.spec_to_wire(key.spec), source.wrapper.kw.slot,
+                source.wrapper.mac.slot, source.context, source.blob,
+            )  # fmt: skip
+        self._loads[seq] = key.slot
+        self._loaded[key.slot] = number
+        return sent
+
+    def _evict(self, newest: int) -> None:
+        """Drop the tenth of the keys that were used longest ago, in one go: a walk for each would cost more."""
+        excess = len(self._loaded) - self._keys + self._keys // 10
+        oldest = sorted(self._loaded, key=self._loaded.__getitem__)[:excess]
+        for slot in oldest:
+            if self._loaded[slot] != newest:
+                self.unload(slot)
+
+    def _tell(self, method: str, *arguments: object) -> int:
+        seq = (next(self._seqs) % _SEQS) << 8
+        self._send(frames.pack_call(Call(seq, method, arguments), self._hang_ms))
+        return seq
+
+    def _send(self, message: bytes | memoryview) -> None:
+        if not self._backlog:
+            try:
+                self.socket.send(message)
+            except BlockingIOError:
+                pass
+            else:
+                return
+        self._backlog.append(bytes(message))
+
+    def _flush(self) -> None:
+        while self._backlog:
+            try:
+                self.socket.send(self._backlog[0])
+            except BlockingIOError:
+                return
+            self._backlog.popleft()
+
+    # --- receiving ---
+
+    def receive(self) -> bool:
+        """Take one message and settle what it answers; False when there is none now.
+        Raises ConnectionError, OSError, BadFrame."""
+        try:
+            length = self.socket.recv_into(self._in)
+        except BlockingIOError:
+            return False
+        if not length:
+            raise ConnectionError("the worker has gone")
+        if self._backlog:
+            self._flush()
+        message = self._in_view[:length]
+        kind = bytes(message[:1])
+        if kind == frames.ANSWERS:
+            self._settle(message[frames.HEADER.size :])
+        elif kind == frames.RESULT:
+            self._settle_cold(message)
+        elif kind == frames.ERROR:
+            self._settle_error(*frames.unpack_error(message))
+        else:
+            raise BadFrame("a worker sent a message of an unknown kind")
+        return True
+
+    def _settle(self, rows: memoryview) -> None:
+        if len(rows) % frames.ROW.size:
+            raise BadFrame("a worker's answers are cut short")
+        batches, view = self.batches, self._view
+        pairs = cast(Iterator[tuple[int, int]], frames.ROW.iter_unpack(rows))
+        for seq, length in pairs:
+            batch = batches.get(seq >> 8)
+            index = seq & 255
+            operation = batch.operations[index] if batch is not None and index < len(batch.operations) else None
+            if batch is None or operation is None:
+                raise BadFrame("a worker answered what was not asked")
+            batch.operations[index] = None
+            at = batch.outs[index]
+            into = operation.into
+            answer: bytes | int
+            if length > operation.room or (into is not None and length > len(into)):
+                answer = -1
+            elif into is None:
+                answer = bytes(view[at : at + length])
+            else:
+                into[:length] = view[at : at + length]
+                answer = length
+            batch.left -= 1
+            if not batch.left:
+                self._finish(seq >> 8, batch)
+            # Last: whoever waits runs here, and may submit again.
+            if answer == -1:
+                operation.pending.fail(InvalidInput("the answer is longer than the room for it"))
+            else:
+                operation.pending.resolve(answer)
+
+    def _finish(self, number: int, batch: Batch) -> None:
+        """The batch is answered: wipe its arena and free it."""
+        del self.batches[number]
+        self.cost -= batch.cost
+        if batch.arena == _WHOLE:
+            wipe(self._view[: batch.end])
+            self._free = list(range(ARENAS))
+        else:
+            wipe(self._view[batch.arena * self._arena : batch.end])
+            self._free.append(batch.arena)
+
+    def _settle_cold(self, message: memoryview) -> None:
+        seq, value = frames.unpack_result(message)
+        found = self.cold.pop(seq, None)
+        if found is None:
+            self._loads.pop(seq, None)
+            return
+        self.cost -= found[0].cost
+        found[0].pending.resolve(value)
+
+    def _settle_error(self, seq: int, error: HsmError) -> None:
+        found = self.cold.pop(seq, None)
+        if found is not None:
+            self.cost -= found[0].cost
+            found[0].pending.fail(error)
+            return
+        slot = self._loads.pop(seq, None)
+        if slot is not None:
+            self._loaded.pop(slot, None)  # asked again on the next use
+            return
+        batch = self.batches.get(seq >> 8)
+        if batch is None or (seq & 255) >= len(batch.operations):
+            return  # an unload of something that was never loaded
+        operation = batch.operations[seq & 255]
+        if operation is None:
+            raise BadFrame("a worker answered twice")
+        batch.operations[seq & 255] = None
+        batch.left -= 1
+        if not batch.left:
+            self._finish(seq >> 8, batch)
+        operation.pending.fail(error)
+
+    # --- the end ---
+
+    def abandon(self, now: float) -> Sequence[Operation]:
+        """Operations in flight past their deadline, taken out: their answers will be dropped, their buffers are free."""
+        late: list[Operation] = []
+        for batch in self.batches.values():
+            for index, operation in enumerate(batch.operations):
+                if operation is not None and operation.expires <= now:
+                    late.append(operation)
+                    nobody = Operation(operation.code, operation.room, expires=NEVER)
+                    batch.operations[index] = nobody
+        return late
+
+    def hung(self, now: float) -> bool:
+        """Whether the worker should have died of its own alarm by now."""
+        patience = self._hang_ms / 1000 + 1.0
+        oldest = min((batch.sent for batch in self.batches.values()), default=now)
+        return now - oldest > patience * (1 + len(self.cold)) or any(
+            now - sent > cold.hang + patience for cold, sent in self.cold.values()
+        )
+
+    def close(self) -> tuple[list[Operation], list[Cold]]:
+        """Close socket and region; what was in flight and is not answered, oldest first."""
+        left = [op for batch in self.batches.values() for op in batch.operations if op and op.expires != NEVER]
+        cold = [call for call, _ in self.cold.values()]
+        self.batches.clear()
+        self.cold.clear()
+        self.socket.close()
+        self._region.close()
+        return left, cold
