@@ -7,8 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openk_hsm.errors import HsmError
+
+if TYPE_CHECKING:
+    from openk_hsm.provision import Access
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +38,31 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--ready-fd", type=int, help="descriptor that gets a newline when the worker is ready")
     serve.add_argument("--no-hardening", action="store_true", help="for debuggers")
     serve.set_defaults(run=_serve)
+    init = commands.add_parser("init", help="create openk's root keys on the token")
+    _token_arguments(init)
+    init.add_argument("--state", type=Path, help="folder of the wrong-PIN latch (default: $STATE_DIRECTORY, else .)")
+    init.add_argument("--complete", action="store_true", help="make what an interrupted run left out")
+    init.add_argument("--json", action="store_true")
+    init.set_defaults(run=_init)
+    tokens = commands.add_parser("tokens", help="list the tokens that a PKCS#11 module shows")
+    tokens.add_argument("--module", help="path of the module (default: SoftHSM2)")
+    tokens.add_argument("--json", action="store_true")
+    tokens.set_defaults(run=_tokens)
+    unlatch = commands.add_parser("unlatch", help="allow one more try after a wrong PIN")
+    unlatch.add_argument("--uri", required=True)
+    unlatch.add_argument("--state", type=Path, required=True, help="the worker's state folder")
+    unlatch.set_defaults(run=_unlatch)
+    probe = commands.add_parser("probe", help="what the token really does: protections and algorithms")
+    _token_arguments(probe)
+    probe.add_argument("--state", type=Path, help="folder of the wrong-PIN latch (default: $STATE_DIRECTORY, else .)")
+    probe.add_argument("--json", action="store_true")
+    probe.add_argument("--markdown", action="store_true", help="the table of docs/algorithms.md")
+    probe.set_defaults(run=_probe)
+    dev = commands.add_parser("dev-token", help="a SoftHSM2 token for development, with root keys, in a folder")
+    dev.add_argument("--dir", required=True, type=Path)
+    dev.add_argument("--module", default="", help="path of SoftHSM2's module")
+    dev.add_argument("--json", action="store_true")
+    dev.set_defaults(run=_dev_token)
     return parser
 
 
@@ -46,12 +75,89 @@ def _token_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-software", action="store_true", help="allow software: URIs, which protect nothing")
 
 
+def _state(parsed: argparse.Namespace, otherwise: Path) -> Path:
+    given: Path | None = parsed.state
+    inherited = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    return given or (Path(inherited) if inherited else otherwise)
+
+
+def _access(parsed: argparse.Namespace) -> Access:
+    from openk_hsm.pin import PinSource  # noqa: PLC0415
+    from openk_hsm.provision import Access  # noqa: PLC0415
+
+    pin = PinSource(parsed.pin_credential or "", parsed.pin_file, parsed.pin_fd)
+    return Access(parsed.uri, pin, _state(parsed, Path()), parsed.allow_software)
+
+
+def _init(parsed: argparse.Namespace) -> int:
+    from openk_hsm.provision import create_roots  # noqa: PLC0415
+
+    made = create_roots(_access(parsed), complete=parsed.complete)
+    _show(parsed, {"created": list(made)}, f"created: {', '.join(made) or 'nothing, all were there'}")
+    return 0
+
+
+def _tokens(parsed: argparse.Namespace) -> int:
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from openk_hsm.pkcs11.discovery import list_tokens, load_module  # noqa: PLC0415
+    from openk_hsm.provision import softhsm_module  # noqa: PLC0415
+
+    module: str = parsed.module or softhsm_module()
+    load_module(module)
+    found = list_tokens(module)
+    lines = [
+        f"slot {token.slot}: {token.label!r} serial={token.serial or '-'} model={token.model}"
+        + ("" if token.initialised else "  NOT INITIALISED")
+        + ("" if token.user_pin or not token.initialised else "  NO USER PIN")
+        + (f"  PIN {token.pin_trouble}" if token.pin_trouble else "")
+        for token in found
+    ]
+    _show(parsed, {"module": module, "tokens": [asdict(token) for token in found]}, "\n".join(lines) or "no tokens")
+    return 0
+
+
+def _unlatch(parsed: argparse.Namespace) -> int:
+    from openk_hsm.latch import Latch  # noqa: PLC0415
+
+    cleared = Latch(parsed.state, parsed.uri).clear()
+    print("the latch is cleared: workers try the PIN once more" if cleared else "no latch was set")
+    return 0
+
+
+def _probe(parsed: argparse.Namespace) -> int:
+    from openk_hsm import matrix  # noqa: PLC0415
+    from openk_hsm.provision import opened  # noqa: PLC0415
+
+    with opened(_access(parsed), roots=False) as (_, info):
+        if parsed.markdown:
+            print(matrix.markdown([info]), end="")
+        else:
+            _show(parsed, matrix.as_json(info), matrix.table(info))
+    return 0
+
+
+def _dev_token(parsed: argparse.Namespace) -> int:
+    from openk_hsm.provision import make_dev_token  # noqa: PLC0415
+
+    access = make_dev_token(parsed.dir, parsed.module)
+    folder = parsed.dir.absolute()
+    shown = {"uri": access.uri, "pin_file": str(folder / "pin"), "softhsm2_conf": str(folder / "softhsm2.conf")}
+    _show(parsed, shown, "\n".join(f"{name}: {value}" for name, value in shown.items()))
+    return 0
+
+
+def _show(parsed: argparse.Namespace, value: object, text: str) -> None:
+    import json  # noqa: PLC0415
+
+    print(json.dumps(value, indent=2) if parsed.json else text)
+
+
 def _serve(parsed: argparse.Namespace) -> int:
     from openk_hsm.pin import PinSource  # noqa: PLC0415 - other commands do not need the worker
     from openk_hsm.worker import WorkerSettings, serve  # noqa: PLC0415
 
-    inherited = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    state: Path = parsed.state or (Path(inherited) if inherited else parsed.socket.parent)
+    state = _state(parsed, parsed.socket.parent)
     settings = WorkerSettings(
         uri=parsed.uri,
         socket=parsed.socket,

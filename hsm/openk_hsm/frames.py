@@ -25,14 +25,19 @@ Both sides are ours, but a worker holds vendor code: the lane checks every lengt
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeGuard, cast
 
 import msgpack  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]  # it has no stubs
+from msgpack.exceptions import UnpackException  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 
 from openk_hsm import errors
 from openk_hsm.errors import HsmError
 from openk_hsm.seam import Algorithm, Generated, KeySpec, ObjectInfo, Purpose, TokenInfo
+
+_packb = cast(Callable[[object], bytes], msgpack.packb)  # pyright: ignore[reportUnknownMemberType]
+_unpackb = cast(Callable[[memoryview], object], msgpack.unpackb)  # pyright: ignore[reportUnknownMemberType]
 
 VERSION: Final = 1
 HEADER: Final = struct.Struct("=cBHI")
@@ -120,16 +125,13 @@ def pack_body(kind: bytes, body: object) -> bytes:
 def unpack_body(message: memoryview) -> object:
     """The msgpack value behind the header. Raises BadFrame."""
     try:
-        body: object = msgpack.unpackb(message[HEADER.size :], strict_map_key=False)
-    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        return _unpackb(message[HEADER.size :])
+    except (ValueError, UnpackException) as error:
         raise BadFrame(f"a message is not msgpack: {type(error).__name__}") from None
-    return body
 
 
 def _pack(value: object) -> bytes:
-    packed = msgpack.packb(value)
-    assert isinstance(packed, bytes)
-    return packed
+    return _packb(value)
 
 
 def pack_error(kind: bytes, seq: int, error: HsmError) -> bytes:
@@ -163,12 +165,11 @@ def spec_to_wire(spec: KeySpec) -> list[str]:
 
 def spec_from_wire(value: object) -> KeySpec:
     """Raises BadFrame."""
-    match value:
-        case [str(algorithm), str(purpose)]:
-            try:
-                return KeySpec(Algorithm(algorithm), Purpose(purpose))
-            except ValueError:
-                pass
+    if _is_list(value) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], str):  # noqa: PLR2004 - algorithm, purpose
+        try:
+            return KeySpec(Algorithm(value[0]), Purpose(value[1]))
+        except ValueError:
+            pass
     raise BadFrame("a key spec is unknown")
 
 
@@ -189,19 +190,18 @@ def info_to_wire(info: TokenInfo) -> dict[str, object]:
 
 def info_from_wire(value: object) -> TokenInfo:
     """Raises BadFrame."""
-    match value:
-        case {
-            "backend": str(backend),
-            "label": str(label),
-            "serial": str(serial),
-            "model": str(model),
-            "firmware": str(firmware),
-            "identity": bytes(identity),
-            "resident": list() as resident,
-            "wrapped": list() as wrapped,
-            "mechanisms": list() as mechanisms,
-            "audit_public": bytes(audit_public),
-        }:
+    if not isinstance(value, dict):
+        raise BadFrame("a token's description is malformed")
+    fields = cast(dict[object, object], value)
+    texts = [fields.get(name) for name in ("backend", "label", "serial", "model", "firmware")]
+    lists = [fields.get(name) for name in ("resident", "wrapped", "mechanisms")]
+    match texts, lists, fields.get("identity"), fields.get("audit_public"):
+        case [
+            [str(backend), str(label), str(serial), str(model), str(firmware)],
+            [resident, wrapped, mechanisms],
+            bytes(identity),
+            bytes(audit_public),
+        ] if _is_list(resident) and _is_list(wrapped) and _is_list(mechanisms):
             return TokenInfo(
                 backend=backend,
                 label=label,
@@ -209,9 +209,9 @@ def info_from_wire(value: object) -> TokenInfo:
                 model=model,
                 firmware=firmware,
                 identity=identity,
-                resident=frozenset(map(spec_from_wire, cast(list[object], resident))),
-                wrapped=frozenset(map(spec_from_wire, cast(list[object], wrapped))),
-                mechanisms=tuple(map(str, cast(list[object], mechanisms))),
+                resident=frozenset(map(spec_from_wire, resident)),
+                wrapped=frozenset(map(spec_from_wire, wrapped)),
+                mechanisms=tuple(map(str, mechanisms)),
                 audit_public=audit_public,
             )
         case _:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import stat
 import time
@@ -57,6 +58,8 @@ class WorkerSettings:
 
 def serve(settings: WorkerSettings) -> int:
     """Run until the token is in trouble or a signal ends it. The exit status."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # whoever started us may have left it ignored or blocked
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM, signal.SIGTERM))
     uri = parse_uri(settings.uri)
     backend = make_backend(uri, software=settings.software)
     latch = Latch(settings.state, settings.uri)

@@ -1,0 +1,146 @@
+"""What an operator does with a token before openkd uses it: root keys, a development token, a look around."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from openk_memory.region import Region
+
+from openk_hsm.errors import HsmError
+from openk_hsm.latch import Latch
+from openk_hsm.pin import PinSource
+from openk_hsm.registry import make_backend
+from openk_hsm.seam import AUDIT_KEY, ROOT_DATA, ROOT_KW, ROOT_MAC, Backend, KeyHandle, Resident, TokenInfo
+from openk_hsm.uri import parse_uri
+
+ROOTS: Final = (ROOT_KW, ROOT_DATA, ROOT_MAC, AUDIT_KEY)
+SOFTHSM_MODULES: Final = (
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib64/pkcs11/libsofthsm2.so",
+)
+DEV_LABEL: Final = "openk-dev"
+_PIN_CHARACTERS: Final = b"0123456789abcdef"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to reach a token. `state`: the latch's folder, which commands respect as workers do."""
+
+    uri: str
+    pin: PinSource
+    state: Path
+    software: bool = False
+
+
+@contextmanager
+def opened(access: Access, *, roots: bool) -> Generator[tuple[Backend, TokenInfo]]:
+    """A back end that is logged in, closed at the end. Raises HsmError."""
+    backend = make_backend(parse_uri(access.uri), roots=roots, software=access.software)
+    latch = Latch(access.state, access.uri)
+    with Region(4096) as region:
+        with latch.guarded(), access.pin.read() as pin:
+            info = backend.open(region.view, region.address, lambda: pin)
+        try:
+            yield backend, info
+        finally:
+            backend.close()
+
+
+def create_roots(access: Access, *, complete: bool = False) -> Sequence[str]:
+    """Make the root keys; the labels of those made. Refuses a token that has any, unless `complete` (a run that
+    was interrupted): then it makes those that are missing."""
+    with opened(access, roots=False) as (backend, _):
+        present = {(found.label, found.id) for found in backend.objects()}
+        missing = [root for root in ROOTS if _name(root) not in present]
+        if len(missing) < len(ROOTS) and not complete:
+            have = ", ".join(_name(root)[0] for root in ROOTS if root not in missing)
+            raise HsmError(
+                f"the token has root keys already ({have}); nothing was changed. If an earlier `openk-hsm init` was "
+                "interrupted, run it again with --complete"
+            )
+        for root in missing:
+            backend.generate_resident(root.spec, *_name(root))
+    return [_name(root)[0] for root in missing]
+
+
+def _name(root: KeyHandle) -> tuple[str, bytes]:
+    if not isinstance(root.source, Resident):
+        raise TypeError("a root key is resident")
+    return root.source.label, root.source.id
+
+
+def softhsm_module() -> str:
+    """The path of SoftHSM2's module. Raises HsmError that says how to get it."""
+    for path in SOFTHSM_MODULES:
+        if Path(path).exists():
+            return path
+    raise HsmError("SoftHSM2 is not installed: `apt install softhsm2`, or give --module")
+
+
+def make_dev_token(folder: Path, module: str = "") -> Access:
+    """A SoftHSM2 token in `folder` with random PINs and root keys; made once, completed if it was interrupted.
+
+        folder/softhsm2.conf    for SOFTHSM2_CONF (set in this process too)
+        folder/tokens/          SoftHSM2's files
+        folder/pin, so-pin      0600
+
+    Raises HsmError. For development: whoever reads the folder has the keys.
+    """
+    module = module or softhsm_module()
+    folder = folder.absolute()
+    tokens = folder / "tokens"
+    tokens.mkdir(mode=0o700, parents=True, exist_ok=True)
+    configuration = folder / "softhsm2.conf"
+    text = f"directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
+    if "\n" in str(folder):
+        raise HsmError("the folder's path has a newline, which softhsm2.conf cannot hold")
+    if not configuration.exists() or configuration.read_text() != text:
+        configuration.write_text(text)
+    os.environ["SOFTHSM2_CONF"] = str(configuration)
+    for name in ("pin", "so-pin"):
+        if not (folder / name).exists():
+            _draw_pin(folder / name)
+    access = Access(f"pkcs11:token={DEV_LABEL}?module-path={module}", PinSource(file=folder / "pin"), folder)
+    _initialise(access, module, PinSource(file=folder / "so-pin"))
+    create_roots(access, complete=True)
+    return access
+
+
+def _initialise(access: Access, module: str, so_source: PinSource) -> None:
+    from openk_hsm.pkcs11.discovery import list_tokens, load_module  # noqa: PLC0415 - vendor code only when used
+    from openk_hsm.pkcs11.initialise import initialise_token  # noqa: PLC0415
+
+    load_module(module)
+    if any(token.initialised and token.user_pin and token.label == DEV_LABEL for token in list_tokens(module)):
+        return
+    with so_source.read() as so_pin, access.pin.read() as pin:
+        initialise_token(module, DEV_LABEL, so_pin, pin)
+
+
+def _draw_pin(path: Path) -> None:
+    """24 random hexadecimal digits and a newline, in one step: a half-written PIN would lock us out of our token."""
+    with Region(25) as region:
+        source = os.open("/dev/urandom", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.readv(source, [region.view[:24]])
+        finally:
+            os.close(source)
+        for index in range(24):
+            region.view[index] = _PIN_CHARACTERS[region.view[index] & 15]
+        region.view[24] = 0x0A
+        fresh = path.with_name(path.name + ".new")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, region.view)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        fresh.replace(path)
+
