@@ -17,13 +17,14 @@ from openk_daemon.hierarchy.records import VAULT, VaultBody, decode
 from openk_daemon.hierarchy.refusals import damaged
 from openk_daemon.hierarchy.sealing import Sealing
 from openk_daemon.hierarchy.shelf import Shelf
-from openk_daemon.hierarchy.vault_keys import DATA, KW, MAC, ROOT_SEALER, VaultKeys, key_context, sealer
+from openk_daemon.hierarchy.vault_keys import DATA, KW, MAC, ROOT_ID, VaultKeys, key_context, sealer
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Record, Store
 from openk_hsm.errors import HsmError
 from openk_hsm.seam import (
     FIRST_FREE_SLOT,
     ROOT,
+    ROOT_DATA,
     ROOT_MAC,
     KeyHandle,
     KeySpec,
@@ -48,7 +49,8 @@ class Hierarchy:
         self.lane = lane
         self.store = store
         self.nonces = Nonces(lane)
-        self.sealing = Sealing(lane, self.nonces)
+        self.sealing = Sealing(lane, self.nonces, store)
+        self.root = sealer(ROOT_ID, ROOT_DATA, counted=False)
         self.touched = False
         """Whether a cipher ran over secrets here since the last `tidy`: set by whoever ran it."""
         self._clock = clock
@@ -112,12 +114,12 @@ class Hierarchy:
 
     async def bodies(self, records: list[Record]) -> list[VaultBody]:
         """The contents of vault records. Raises Refusal(store.damaged)."""
-        plains = await self.sealing.open(ROOT_SEALER, records)
+        plains = await self.sealing.open(self.root, records)
         return [decode(VaultBody, plain) for plain in plains]
 
     def tidy(self) -> None:
-        """Scrub what ciphers left in registers and dead stack frames. It costs as much as a small encryption, so it
-        is not part of every request: whoever runs the daemon has it done when requests pause, at least once a second."""
+        """Scrub what ciphers left in registers and dead stack frames. It costs as much as a small encryption, so it is
+        not part of every request: whoever runs the daemon has it done when requests pause, once a second at least."""
         if self.touched:
             self.touched = False
             scrub()

@@ -8,7 +8,7 @@ from typing import Final
 from openk_daemon.hierarchy import canonical
 from openk_daemon.hierarchy.envelope import Header, Kind
 from openk_daemon.hierarchy.shelf import Shelf
-from openk_hsm.seam import ROOT_DATA, Algorithm, KeyHandle, KeySpec, Purpose, Wrapper
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Purpose, Wrapper
 
 KW: Final = KeySpec(Algorithm.AES_256_KWP, Purpose.KEY_WRAP)
 DATA: Final = KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT)
@@ -28,20 +28,33 @@ def key_context(vault: bytes, role: str) -> bytes:
     return canonical.encode(canonical.KEY_OBJECT, "vault", vault, role)
 
 
+@dataclass(slots=True, eq=False)
+class Tally:
+    """How often a data key of ours was used: `reserved` is durable, `left` uses of it are free. `revision` is the
+    version of its record, 0 for none, None while it is not read yet."""
+
+    revision: int | None = None
+    reserved: int = 0
+    left: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sealer:
-    """Who seals records: a data key, and the headers of what it makes."""
+    """Who seals records: a data key, the headers of what it makes, and the id of the record that counts its uses.
+    `counted` says that there must be one: a vault's is made with the vault; root's with its first use, so before the
+    first vault."""
 
     key: KeyHandle
     record: bytes
     material: bytes
+    usage: bytes
+    counted: bool
+    tally: Tally = field(default_factory=Tally)
 
 
-def sealer(id_: bytes, key: KeyHandle) -> Sealer:
-    return Sealer(key, Header(Kind.RECORD, id_, VERSION).pack(), Header(Kind.MATERIAL, id_, VERSION).pack())
-
-
-ROOT_SEALER: Final = sealer(ROOT_ID, ROOT_DATA)
+def sealer(id_: bytes, key: KeyHandle, *, counted: bool = True) -> Sealer:
+    record, material = (Header(kind, id_, VERSION).pack() for kind in (Kind.RECORD, Kind.MATERIAL))
+    return Sealer(key, record, material, id_ + VERSION.to_bytes(4, "big"), counted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

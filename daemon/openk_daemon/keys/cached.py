@@ -30,6 +30,8 @@ _ED25519: Final = ed25519.Ed25519PrivateKey.from_private_bytes
 _X25519: Final = x25519.X25519PrivateKey.from_private_bytes
 MlDsaPrivate = mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
 MlKemPrivate = mlkem.MLKEM768PrivateKey | mlkem.MLKEM1024PrivateKey
+_DECOY: Final = bytes(range(32))
+_DECOY_PEER: Final = _X25519(bytes(range(1, 33))).public_key()
 _ML_DSA: Final[dict[Algorithm, Callable[[memoryview], MlDsaPrivate]]] = {
     Algorithm.ML_DSA_44: mldsa.MLDSA44PrivateKey.from_seed_bytes,
     Algorithm.ML_DSA_65: mldsa.MLDSA65PrivateKey.from_seed_bytes,
@@ -142,6 +144,9 @@ def agree(algorithm: Algorithm, material: memoryview, peer: bytes, into: memoryv
     try:
         if algorithm is Algorithm.X25519:
             secret = _X25519(material).exchange(x25519.X25519PublicKey.from_public_bytes(peer))
+            # Measured: libcrypto leaves the result in a dead stack frame, in half of the calls for good. The same code
+            # path with public inputs goes over it.
+            _X25519(_DECOY).exchange(_DECOY_PEER)
         else:
             key = _curve_key(material)
             secret = key.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(key.curve, peer))

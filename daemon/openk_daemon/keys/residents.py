@@ -10,7 +10,6 @@ from __future__ import annotations
 from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.hierarchy.records import FORMAT, INTENT, KEY_VERSION, IntentBody, decode, encode
 from openk_daemon.hierarchy.sealing import Draft
-from openk_daemon.hierarchy.vault_keys import ROOT_SEALER
 from openk_daemon.keys.keyring import object_label
 from openk_daemon.store.seam import StoreError, Unit, Write
 from openk_hsm.errors import HsmError
@@ -27,7 +26,7 @@ class Residents:
         hierarchy = self._hierarchy
         label = object_label(id_)
         drafts = [Draft(INTENT, id_, 0, encode(IntentBody(FORMAT, label, id_)))]
-        intent = await hierarchy.sealing.seal(ROOT_SEALER, drafts)
+        intent = await hierarchy.sealing.seal(hierarchy.root, drafts)
         await hierarchy.store.commit(Unit(tuple(intent)))
         try:
             generated = await hierarchy.lane.generate_resident(spec, label, id_)
@@ -52,7 +51,7 @@ class Residents:
         hierarchy = self._hierarchy
         count = 0
         while records := await hierarchy.store.query(INTENT):
-            plains = await hierarchy.sealing.open(ROOT_SEALER, records)
+            plains = await hierarchy.sealing.open(hierarchy.root, records)
             for record, plain in zip(records, plains, strict=True):
                 body = decode(IntentBody, plain)
                 # An intent beside a finished key was put back by somebody: it must not cost the key its object.

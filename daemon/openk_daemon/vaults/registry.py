@@ -9,7 +9,7 @@ from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.hierarchy.names import check_vault
 from openk_daemon.hierarchy.records import FORMAT, VAULT, VaultBody, encode
 from openk_daemon.hierarchy.sealing import Draft
-from openk_daemon.hierarchy.vault_keys import DATA, KW, MAC, ROOT_SEALER, VaultKeys, key_context
+from openk_daemon.hierarchy.vault_keys import DATA, KW, MAC, VaultKeys, key_context
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Write
 from openk_hsm.errors import HsmError
@@ -44,8 +44,10 @@ class Vaults:
         ]
         kw, data, mac = [_blob(generated) for generated in [await pending for pending in waiting]]
         body = VaultBody(FORMAT, name, id_, hierarchy.now(), kw, data, mac)
-        writes = await hierarchy.sealing.seal(ROOT_SEALER, [Draft(VAULT, record, 0, encode(body))])
-        return NewVault(hierarchy.assemble(body), tuple(writes))
+        keys = hierarchy.assemble(body)
+        usage = await hierarchy.sealing.first_usage(keys.sealer)
+        writes = await hierarchy.sealing.seal(hierarchy.root, [Draft(VAULT, record, 0, encode(body))])
+        return NewVault(keys, (*writes, usage))
 
     async def page(self, after: str | None, limit: int) -> list[VaultBody]:
         """In the order of their keyed digests: no order of names, but a stable one that pages well."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from openk_daemon.hierarchy.flights import Flights
 from openk_daemon.hierarchy.nonces import Nonces
 from openk_daemon.hierarchy.records import KEY_USAGE
+from openk_daemon.hierarchy.sealing import BLOCK
 from openk_daemon.hierarchy.shelf import Shelf
 from openk_daemon.hierarchy.turns import Turns
 from openk_daemon.keys.keyring import KeyLimits
@@ -80,8 +81,9 @@ def test_counting_costs_one_commit_a_block() -> None:
     assert isinstance(store, MemoryStore)
     for _ in range(40):
         encrypt(custody, 100)
-    (record,) = records(store, KEY_USAGE).values()
-    assert record.version <= 4
+    state = custody.keyring.loaded("v/k")
+    assert state is not None
+    assert records(store, KEY_USAGE)[state.id + b"\0\0\0\1"].version <= 4
     assert uses(custody) == 4000
 
 
@@ -257,7 +259,7 @@ def test_many_requests_for_a_key_that_is_not_loaded_load_it_once() -> None:
     assert not any(isinstance(end, Exception) for end in ends)
     codes = [operation.code for operation in lane.operations if operation.client == 0]
     assert codes.count(OpCode.MAC) == 2  # the vault's digest and the key's
-    assert codes.count(OpCode.DECRYPT) == 4  # vault, key, version, usage
+    assert codes.count(OpCode.DECRYPT) == 5  # vault, key, version, usage, the vault's own usage
 
 
 @pytest.mark.parametrize("held", [False, True])
@@ -355,3 +357,27 @@ def test_registers_are_scrubbed_when_requests_pause() -> None:
         custody.call(method, **given_)
         assert custody.hierarchy.touched
     custody.keyring.openings.clear()
+
+
+def test_uses_of_vault_keys_are_counted_and_blocked() -> None:
+    """The data keys that seal records have the same limit as clients' keys."""
+    custody = Custody()
+    custody.call("vault.create", vault="v")
+    sealing = custody.hierarchy.sealing
+    tally = run(custody.hierarchy.vault("v")).sealer.tally
+    assert (tally.reserved, tally.left) == (BLOCK, BLOCK - 1)
+    for _ in range(3):
+        custody.call("secret.put", secret="v/s", value=b"x")  # a data key and a head
+    assert tally.left == BLOCK - 7
+    tally.left = 1
+    custody.call("secret.put", secret="v/s", value=b"x")
+    assert (tally.reserved, tally.left) == (2 * BLOCK, BLOCK - 2)
+    later = custody.again()
+    later.call("secret.put", secret="v/s", value=b"x")
+    tally = run(later.hierarchy.vault("v")).sealer.tally
+    assert (tally.reserved, tally.left) == (3 * BLOCK, BLOCK - 3)
+    last = custody.again()
+    last.hierarchy.sealing = type(sealing)(last.lane, last.hierarchy.nonces, last.store, 3 * BLOCK)
+    with pytest.raises(Refusal) as refusal:
+        last.call("key.create", key="v/k", algorithm="ed25519")
+    assert refusal.value.code.name == "key.exhausted"
