@@ -34,7 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     _token_arguments(serve)
     serve.add_argument("--socket", required=True, type=Path, help="seqpacket socket to bind")
     serve.add_argument("--mode", default="660", help="the socket's mode, octal (default 660)")
-    serve.add_argument("--state", type=Path, help="folder of the wrong-PIN latch (default: $STATE_DIRECTORY, else beside the socket)")
+    serve.add_argument(
+        "--state", type=Path, help="folder of the wrong-PIN latch (default: $STATE_DIRECTORY, else beside the socket)"
+    )
     serve.add_argument("--ready-fd", type=int, help="descriptor that gets a newline when the worker is ready")
     serve.add_argument("--no-hardening", action="store_true", help="for debuggers")
     serve.set_defaults(run=_serve)
@@ -67,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _token_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--uri", required=True, help="such as 'pkcs11:token=openk?module-path=/usr/lib/softhsm/libsofthsm2.so'")
+    parser.add_argument(
+        "--uri", required=True, help="such as 'pkcs11:token=openk?module-path=/usr/lib/softhsm/libsofthsm2.so'"
+    )
     pin = parser.add_mutually_exclusive_group()
     pin.add_argument("--pin-credential", metavar="NAME", help="systemd credential with the PIN")
     pin.add_argument("--pin-file", type=Path, metavar="PATH", help="file with the PIN")

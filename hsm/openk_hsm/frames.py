@@ -30,7 +30,9 @@ from dataclasses import dataclass
 from typing import Final, TypeGuard, cast
 
 import msgpack  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]  # it has no stubs
-from msgpack.exceptions import UnpackException  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+from msgpack.exceptions import (  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+    UnpackException,
+)
 
 from openk_hsm import errors
 from openk_hsm.errors import HsmError
@@ -113,7 +115,7 @@ def pack_call(call: Call, deadline_ms: int) -> bytes:
 def unpack_call(message: memoryview) -> Call:
     """Raises BadFrame."""
     body = unpack_body(message)
-    if not _is_list(body) or len(body) < 2 or not isinstance(body[0], int) or not isinstance(body[1], str):  # noqa: PLR2004 - seq and method
+    if not _is_list(body) or len(body) < 2 or not isinstance(body[0], int) or not isinstance(body[1], str):
         raise BadFrame("a call is malformed")
     return Call(body[0], body[1], tuple(body[2:]))
 
@@ -150,7 +152,7 @@ def unpack_error(message: memoryview) -> tuple[int, HsmError]:
 def unpack_result(message: memoryview) -> tuple[int, object]:
     """Seq and value. Raises BadFrame."""
     body = unpack_body(message)
-    if not _is_list(body) or len(body) != 2 or not isinstance(body[0], int):  # noqa: PLR2004 - seq and value
+    if not _is_list(body) or len(body) != 2 or not isinstance(body[0], int):
         raise BadFrame("a result is malformed")
     return body[0], body[1]
 
@@ -165,7 +167,7 @@ def spec_to_wire(spec: KeySpec) -> list[str]:
 
 def spec_from_wire(value: object) -> KeySpec:
     """Raises BadFrame."""
-    if _is_list(value) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], str):  # noqa: PLR2004 - algorithm, purpose
+    if _is_list(value) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], str):
         try:
             return KeySpec(Algorithm(value[0]), Purpose(value[1]))
         except ValueError:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final, TypeVar
 
 import trio
-from openk_memory.handoff import HandOff
 
 from openk_hsm import frames
 from openk_hsm.errors import Busy, HsmError, Interrupted, InvalidInput, TimedOut, Unavailable, Untrusted, WrongPin
@@ -38,6 +38,7 @@ from openk_hsm.seam import (
     TokenInfo,
     Wrapper,
 )
+from openk_memory.handoff import HandOff
 
 T = TypeVar("T")
 Report = Callable[[str, Mapping[str, object]], None]
@@ -146,10 +147,8 @@ class WorkerLane:
 
     def unload(self, key: KeyHandle) -> None:
         for link in list(self._links):
-            try:
+            with suppress(OSError):  # the link's reader sees it too and gives the worker up
                 link.unload(key.slot)
-            except OSError:
-                pass  # the link's reader sees it too and gives the worker up
 
     def health(self) -> LaneHealth:
         flying = sum(batch.left for link in self._links for batch in link.batches.values())
@@ -445,7 +444,8 @@ def open_lane(
     limits: Limits | None = None,
     report: Report = _report_nothing,
 ) -> WorkerLane:
-    """A lane running in `nursery`, STARTING: what is submitted waits for a worker. `await lane.ready()` for its token."""
+    """A lane running in `nursery`, STARTING: what is submitted waits for a worker.
+    `await lane.ready()` for its token."""
     lane = WorkerLane(name, sockets, limits=limits, report=report)
     nursery.start_soon(lane.run)
     return lane

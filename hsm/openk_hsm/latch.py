@@ -41,7 +41,8 @@ class Latch:
 
     def error(self) -> WrongPin:
         return WrongPin(
-            "the token did not accept the PIN earlier; it is not tried again until `openk-hsm unlatch`", device="latched"
+            "the token did not accept the PIN earlier; it is not tried again until `openk-hsm unlatch`",
+            device="latched",
         )
 
     @contextmanager

@@ -15,9 +15,6 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, cast
 
-from openk_memory.handoff import HandOff
-from openk_memory.wiping import wipe
-
 from openk_hsm import frames
 from openk_hsm.costs import cost_of
 from openk_hsm.errors import HsmError, InvalidInput
@@ -26,6 +23,8 @@ from openk_hsm.frames import BadFrame, Call
 from openk_hsm.pending import Pending
 from openk_hsm.seam import KeyHandle, Operation, Replay, Resident, TokenInfo, Wrapper
 from openk_hsm.specs import room_of
+from openk_memory.handoff import HandOff
+from openk_memory.wiping import wipe
 
 ARENAS: Final = 3
 BATCH_COST: Final = 1000
@@ -49,7 +48,7 @@ class Cold:
     replay: Replay
     expires: float
     hang: float
-    pending: Pending[object] = field(default_factory=lambda: Pending[object]())
+    pending: Pending[object] = field(default_factory=Pending[object])
     wrapper: Wrapper | None = None
     replays: int = 0
     cost: int = 1000
@@ -109,7 +108,7 @@ class Link:
         inputs = len(operation.param) + len(operation.aad) + len(operation.data)
         return inputs + room_of(operation) + _ALIGN <= self._size
 
-    def send_batch(self, queue: FairQueue, now: float) -> int:
+    def send_batch(self, queue: FairQueue, now: float) -> int:  # noqa: PLR0915 - the hot loop, in one piece
         """Fill a batch from `queue` and send it; how many operations that were (0: nothing fits now)."""
         arena = self._free[-1]
         start = position = arena * self._arena
@@ -342,7 +341,8 @@ class Link:
     # --- the end ---
 
     def abandon(self, now: float) -> Sequence[Operation]:
-        """Operations in flight past their deadline, taken out: their answers will be dropped, their buffers are free."""
+        """Operations in flight past their deadline, taken out: their answers will be dropped.
+        Their buffers are free then."""
         late: list[Operation] = []
         for batch in self.batches.values():
             for index, operation in enumerate(batch.operations):

@@ -10,7 +10,10 @@ from openk_hsm.specs import MECHANISMS
 
 _INTERNAL: Final = frozenset({Purpose.KEY_WRAP})
 _DAEMON_ONLY: Final = (
-    *(KeySpec(algorithm, Purpose.SIGN) for algorithm in (Algorithm.ML_DSA_44, Algorithm.ML_DSA_65, Algorithm.ML_DSA_87)),
+    *(
+        KeySpec(algorithm, Purpose.SIGN)
+        for algorithm in (Algorithm.ML_DSA_44, Algorithm.ML_DSA_65, Algorithm.ML_DSA_87)
+    ),
     *(
         KeySpec(algorithm, Purpose.ENCAPSULATE)
         for algorithm in (Algorithm.ML_KEM_512, Algorithm.ML_KEM_768, Algorithm.ML_KEM_1024)

@@ -93,8 +93,7 @@ class Monitor:
         return None
 
     def _bury(self, running: _Running, now: float) -> int | None:
-        assert running.process is not None
-        status = running.process.returncode
+        status = running.process.returncode if running.process is not None else 0
         running.process = None
         _log("child ended", name=running.child.name, status=status)
         if status in FINAL:

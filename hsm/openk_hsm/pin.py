@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from openk_memory.region import Region
-
 from openk_hsm.errors import WrongPin
+from openk_memory.region import Region
 
 MAX_PIN: Final = 1024
 _NEWLINE: Final = b"\n\r"

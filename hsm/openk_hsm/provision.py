@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from openk_memory.region import Region
-
 from openk_hsm.errors import HsmError
 from openk_hsm.latch import Latch
 from openk_hsm.pin import PinSource
 from openk_hsm.registry import make_backend
 from openk_hsm.seam import AUDIT_KEY, ROOT_DATA, ROOT_KW, ROOT_MAC, Backend, KeyHandle, Resident, TokenInfo
 from openk_hsm.uri import parse_uri
+from openk_memory.region import Region
 
 ROOTS: Final = (ROOT_KW, ROOT_DATA, ROOT_MAC, AUDIT_KEY)
 SOFTHSM_MODULES: Final = (
@@ -143,4 +142,3 @@ def _draw_pin(path: Path) -> None:
         finally:
             os.close(descriptor)
         fresh.replace(path)
-

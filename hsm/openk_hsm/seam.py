@@ -283,9 +283,27 @@ class Backend(Protocol):
 
     def sign(self, slot: int, mechanism: Mechanism, at: int, length: int, out: int, room: int) -> int: ...
 
-    def encrypt(self, slot: int, mechanism: Mechanism, param: tuple[int, int], aad: tuple[int, int], data: tuple[int, int], out: int, room: int) -> int: ...
+    def encrypt(
+        self,
+        slot: int,
+        mechanism: Mechanism,
+        param: tuple[int, int],
+        aad: tuple[int, int],
+        data: tuple[int, int],
+        out: int,
+        room: int,
+    ) -> int: ...
 
-    def decrypt(self, slot: int, mechanism: Mechanism, param: tuple[int, int], aad: tuple[int, int], data: tuple[int, int], out: int, room: int) -> int: ...
+    def decrypt(
+        self,
+        slot: int,
+        mechanism: Mechanism,
+        param: tuple[int, int],
+        aad: tuple[int, int],
+        data: tuple[int, int],
+        out: int,
+        room: int,
+    ) -> int: ...
 
     def agree(self, slot: int, at: int, length: int, out: int, room: int) -> int: ...
 
@@ -310,9 +328,15 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-ROOT_KW: Final = KeyHandle(1, KeySpec(Algorithm.AES_256_KWP, Purpose.KEY_WRAP), Resident("openk-root-kw", b"openk-root-kw"))
-ROOT_DATA: Final = KeyHandle(2, KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT), Resident("openk-root-data", b"openk-root-data"))
-ROOT_MAC: Final = KeyHandle(3, KeySpec(Algorithm.HMAC_SHA_256, Purpose.MAC), Resident("openk-root-mac", b"openk-root-mac"))
+ROOT_KW: Final = KeyHandle(
+    1, KeySpec(Algorithm.AES_256_KWP, Purpose.KEY_WRAP), Resident("openk-root-kw", b"openk-root-kw")
+)
+ROOT_DATA: Final = KeyHandle(
+    2, KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT), Resident("openk-root-data", b"openk-root-data")
+)
+ROOT_MAC: Final = KeyHandle(
+    3, KeySpec(Algorithm.HMAC_SHA_256, Purpose.MAC), Resident("openk-root-mac", b"openk-root-mac")
+)
 AUDIT_KEY: Final = KeyHandle(4, KeySpec(Algorithm.ED25519, Purpose.SIGN), Resident("openk-audit", b"openk-audit"))
 ROOT: Final = Wrapper(ROOT_KW, ROOT_MAC)
 FIRST_FREE_SLOT: Final = 16

@@ -13,14 +13,13 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Final, cast
 
-from openk_memory.errors import LockedMemoryError
-from openk_memory.handoff import HandOff
-
 from openk_hsm import frames, journal
 from openk_hsm.costs import MECHANISM_COST
 from openk_hsm.errors import HsmError, Unavailable
 from openk_hsm.frames import BadFrame, Call
 from openk_hsm.seam import Backend, Mechanism, OpCode
+from openk_memory.errors import LockedMemoryError
+from openk_memory.handoff import HandOff
 
 SUB_BATCH: Final = 400
 _Request = tuple[int, int, int, int, int, int, int, int, int, int]
@@ -110,14 +109,16 @@ class Service:
                 raise BadFrame("a request points outside the hand-off region")
             try:
                 mechanism = mechanisms[mech]
-                if code == 2:  # noqa: PLR2004 - OpCode.MAC; looked up by number, an attribute costs as much as the test
+                if code == 2:
                     answer = mac(slot, mechanism, data, length, out, room)
-                elif code == 3:  # noqa: PLR2004 - OpCode.SIGN
+                elif code == 3:
                     answer = sign(slot, mechanism, data, length, out, room)
                 elif code == 1:  # OpCode.RANDOM
                     answer = random(out, room)
                 else:
-                    answer = self._other(code, slot, mechanism, (at, nonce), (at + nonce, aad), (data, length), out, room)
+                    answer = self._other(
+                        code, slot, mechanism, (at, nonce), (at + nonce, aad), (data, length), out, room
+                    )
             except HsmError as error:
                 if position > first:
                     self._answer(position)

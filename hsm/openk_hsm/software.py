@@ -18,7 +18,6 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import keywrap
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from openk_hsm import binding, software_keys
@@ -112,7 +111,8 @@ class SoftwareBackend:
     def _open_roots(self) -> None:
         for root in ROOTS:
             source = root.source
-            assert isinstance(source, Resident)
+            if not isinstance(source, Resident):
+                raise TypeError("a root key is resident")
             if (source.label, source.id) not in self._token:
                 if not self._roots:
                     raise TokenUninitialised("the token has no root keys: run `openk-hsm init`")
@@ -132,7 +132,9 @@ class SoftwareBackend:
         key = self._key(slot, OpCode.SIGN, mechanism)
         if self._hang and bytes(self._region[at : at + length]).startswith(self._hang):
             self._hang_once()
-        return self._answer(software_keys.sign(key.material, mechanism, bytes(self._region[at : at + length])), out, room)
+        return self._answer(
+            software_keys.sign(key.material, mechanism, bytes(self._region[at : at + length])), out, room
+        )
 
     def encrypt(
         self,
@@ -161,7 +163,6 @@ class SoftwareBackend:
     ) -> int:
         key = self._key(slot, OpCode.DECRYPT, mechanism)
         if mechanism is not Mechanism.AES_GCM:
-            assert isinstance(key.material, rsa.RSAPrivateKey)
             return self._answer(software_keys.oaep(key.material, mechanism, bytes(self._slice(data))), out, room)
         nonce = self._nonce(param)
         if data[1] < GCM_TAG:
@@ -274,7 +275,8 @@ class SoftwareBackend:
 
     def _secret(self, slot: int) -> bytes:
         material = self._loaded(slot).material
-        assert isinstance(material, bytes)
+        if not isinstance(material, bytes):
+            raise InvalidInput("the key is not a secret key", device="CKR_KEY_TYPE_INCONSISTENT")
         return material
 
     def _slice(self, span: tuple[int, int]) -> memoryview:
@@ -290,5 +292,3 @@ class SoftwareBackend:
             raise InvalidInput("the answer does not fit", device="CKR_BUFFER_TOO_SMALL")
         self._region[out : out + len(value)] = value
         return len(value)
-
-

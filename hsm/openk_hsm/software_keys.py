@@ -36,7 +36,13 @@ _HASHES: Final[dict[Mechanism, hashes.HashAlgorithm]] = {
     Mechanism.RSA_OAEP_SHA_384: hashes.SHA384(),
     Mechanism.RSA_OAEP_SHA_512: hashes.SHA512(),
 }
-_ECDSA_HASHES: Final = {20: hashes.SHA1(), 28: hashes.SHA224(), 32: hashes.SHA256(), 48: hashes.SHA384(), 64: hashes.SHA512()}  # noqa: S303 - only lengths matter below
+_ECDSA_HASHES: Final = {
+    20: hashes.SHA1(),  # noqa: S303 - only lengths matter below
+    28: hashes.SHA224(),
+    32: hashes.SHA256(),
+    48: hashes.SHA384(),
+    64: hashes.SHA512(),
+}
 
 
 def make(algorithm: Algorithm) -> Material:
@@ -105,20 +111,26 @@ def sign(key: Material, mechanism: Mechanism, data: bytes) -> bytes:
         r, s = utils.decode_dss_signature(key.sign(data, ec.ECDSA(utils.Prehashed(digest))))
         size = (key.curve.key_size + 7) // 8
         return r.to_bytes(size, "big") + s.to_bytes(size, "big")
-    assert isinstance(key, rsa.RSAPrivateKey)
+    private = _rsa(key)
     chosen = _HASHES[mechanism]
     if len(data) != chosen.digest_size:
         raise InvalidInput("RSA signs a digest of its hash's length")
     if mechanism >= Mechanism.RSA_PSS_SHA_256:
         pss = padding.PSS(padding.MGF1(chosen), chosen.digest_size)
-        return key.sign(data, pss, utils.Prehashed(chosen))
-    return key.sign(data, padding.PKCS1v15(), utils.Prehashed(chosen))
+        return private.sign(data, pss, utils.Prehashed(chosen))
+    return private.sign(data, padding.PKCS1v15(), utils.Prehashed(chosen))
 
 
-def oaep(key: rsa.RSAPrivateKey, mechanism: Mechanism, data: bytes) -> bytes:
+def _rsa(key: Material) -> rsa.RSAPrivateKey:
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise InvalidInput("the key is not an RSA key", device="CKR_KEY_TYPE_INCONSISTENT")
+    return key
+
+
+def oaep(key: Material, mechanism: Mechanism, data: bytes) -> bytes:
     chosen = _HASHES[mechanism]
     try:
-        return key.decrypt(data, padding.OAEP(padding.MGF1(chosen), chosen, None))
+        return _rsa(key).decrypt(data, padding.OAEP(padding.MGF1(chosen), chosen, None))
     except ValueError:
         raise InvalidCiphertext("an OAEP ciphertext does not open") from None
 
@@ -127,7 +139,8 @@ def agree(key: Material, point: bytes) -> bytes:
     try:
         if isinstance(key, x25519.X25519PrivateKey):
             return key.exchange(x25519.X25519PublicKey.from_public_bytes(point))
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise InvalidInput("the key does not agree", device="CKR_KEY_TYPE_INCONSISTENT")
         if point[:1] != b"\x04":
             raise InvalidInput("a peer's point is uncompressed X9.62")
         return key.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(key.curve, point))

@@ -1,8 +1,8 @@
 """HSM URIs: which back end, and which token. PINs are refused here: a URI is in argv, configuration and logs.
 
-    pkcs11:token=openk;serial=fcb99c39?module-path=/usr/lib/softhsm/libsofthsm2.so     RFC 7512
-    software:state=/var/tmp/keys                                                       tests and --dev only
-    yubihsm:http://127.0.0.1:12345        yubihsm:usb:serial=123456                    (their own room)
+pkcs11:token=openk;serial=fcb99c39?module-path=/usr/lib/softhsm/libsofthsm2.so     RFC 7512
+software:state=/var/tmp/keys                                                       tests and --dev only
+yubihsm:http://127.0.0.1:12345        yubihsm:usb:serial=123456                    (their own room)
 """
 
 from __future__ import annotations
@@ -15,8 +15,20 @@ from urllib.parse import unquote_to_bytes
 from openk_hsm.errors import HsmError
 
 MAX_URI: Final = 4096
-_PATH_NAMES: Final = frozenset({"token", "serial", "manufacturer", "model", "slot-id", "library-manufacturer",
-                                "library-description", "library-version", "slot-description", "slot-manufacturer"})
+_PATH_NAMES: Final = frozenset(
+    {
+        "token",
+        "serial",
+        "manufacturer",
+        "model",
+        "slot-id",
+        "library-manufacturer",
+        "library-description",
+        "library-version",
+        "slot-description",
+        "slot-manufacturer",
+    }
+)
 _MATCHED: Final = frozenset({"token", "serial", "manufacturer", "model", "slot-id"})
 _QUERY_NAMES: Final = frozenset({"module-path", "module-name"})
 _PIN_NAMES: Final = frozenset({"pin-source", "pin-value"})

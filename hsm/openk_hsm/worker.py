@@ -21,9 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from openk_memory.handoff import HandOff
-from openk_memory.hardening import HardeningRefused, Measure, harden_worker
-
 from openk_hsm import frames, journal, notify
 from openk_hsm.errors import HsmError, Unavailable, WrongPin
 from openk_hsm.frames import BadFrame
@@ -33,6 +30,8 @@ from openk_hsm.registry import make_backend
 from openk_hsm.seam import Backend, EarlyLogin
 from openk_hsm.service import Service, receive_region
 from openk_hsm.uri import parse_uri
+from openk_memory.handoff import HandOff
+from openk_memory.hardening import HardeningRefused, Measure, harden_worker
 
 RETRY: Final = 75
 """Exit status (EX_TEMPFAIL): start me again."""
@@ -165,7 +164,8 @@ def _tell(listener: socket.socket, error: HsmError, latch: Latch) -> int:
 def _accept_for_ever(listener: socket.socket, backend: Backend, latch: Latch, source: PinSource) -> int:
     while True:
         connection = _wait(listener, None)
-        assert connection is not None
+        if connection is None:
+            continue
         with connection:
             error = _serve_one(connection, backend, latch, source)
         if error is not None:

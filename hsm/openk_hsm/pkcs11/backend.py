@@ -65,7 +65,8 @@ class Pkcs11Backend:
         self._resident: set[int] = set()
 
     def log_in(self, pin: Callable[[], memoryview]) -> TokenFound:
-        """Load the module, find the token, log in. Raises WrongPin after exactly one try. Called by `open` if need be."""
+        """Load the module, find the token, log in. Raises WrongPin after exactly one try.
+        `open` does it when nobody did."""
         self._module: Module = load_module(self._uri.module)
         self._token = choose_token(list_tokens(self._uri.module), self._uri)
         self._mechanisms = frozenset(list_mechanisms(self._uri.module, self._token.slot))
@@ -76,7 +77,7 @@ class Pkcs11Backend:
         self._objects = Objects(self._module, self._keeper, kwp)
         return self._token
 
-    def open(self, region: memoryview, address: int, pin: Callable[[], memoryview]) -> TokenInfo:
+    def open(self, region: memoryview, address: int, pin: Callable[[], memoryview]) -> TokenInfo:  # noqa: ARG002 - the module needs only the address
         if not hasattr(self, "_objects"):
             self.log_in(pin)
         if hasattr(self, "_hot"):

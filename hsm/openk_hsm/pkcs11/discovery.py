@@ -70,7 +70,9 @@ def list_tokens(path: str) -> Sequence[TokenFound]:
                 )
             )
     except pkcs11.exceptions.PKCS11Error as error:
-        raise HsmError(f"the module cannot list its tokens: {type(error).__name__}", device=type(error).__name__) from None
+        raise HsmError(
+            f"the module cannot list its tokens: {type(error).__name__}", device=type(error).__name__
+        ) from None
     return found
 
 

@@ -185,7 +185,7 @@ class Hot:
     def _check_point(self, algorithm: Algorithm, at: int, length: int, size: int) -> None:
         montgomery = algorithm is Algorithm.X25519
         first = ctypes.c_ubyte.from_address(self._base + at).value if length else 0
-        if length != (size if montgomery else 1 + 2 * size) or (not montgomery and first != 4):  # noqa: PLR2004 - X9.62: 4 is uncompressed
+        if length != (size if montgomery else 1 + 2 * size) or (not montgomery and first != 4):
             raise InvalidInput("a peer's point is uncompressed X9.62 of the key's curve, or 32 bytes for X25519")
 
     def _set_gcm(self, param: Span, aad: Span) -> None:

@@ -126,7 +126,7 @@ class Module:
         self.derive_key = bind("DeriveKey", session, pointer, Ulong, pointer, Ulong, cell)
         self.generate_random = bind("GenerateRandom", session, pointer, length)
 
-    def _bind(self, name: str, *arguments: type[ctypes.c_ulong] | type[ctypes.c_void_p]) -> Function:
+    def _bind(self, name: str, *arguments: type[ctypes.c_ulong | ctypes.c_void_p]) -> Function:
         address = self._list[_ORDER.index(name)]
         if not address:
             raise HsmError(f"the module has no C_{name}: it cannot serve openk", device="CKR_FUNCTION_NOT_SUPPORTED")

@@ -29,7 +29,7 @@ _POINT_BYTES: Final[dict[Algorithm, int]] = {
 
 def _tlv(tag: int, content: bytes) -> bytes:
     size = len(content)
-    if size < 0x80:  # noqa: PLR2004 - short form of a DER length (X.690, 8.1.3)
+    if size < 0x80:
         return bytes((tag, size)) + content
     length = size.to_bytes((size.bit_length() + 7) // 8, "big")
     return bytes((tag, 0x80 | len(length))) + length + content

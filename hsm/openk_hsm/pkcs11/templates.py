@@ -110,9 +110,7 @@ def generated(spec: KeySpec, name: Sequence[tuple[int, Value]], *, token: bool, 
     return Template(rows)
 
 
-def public_half(
-    spec: KeySpec, name: Sequence[tuple[int, Value]], *, token: bool, rsa_bits: int = 0
-) -> Template:
+def public_half(spec: KeySpec, name: Sequence[tuple[int, Value]], *, token: bool, rsa_bits: int = 0) -> Template:
     """For the public half of C_GenerateKeyPair: it is only read, then (unless resident) destroyed.
     `rsa_bits`: 0 for the spec's own size."""
     rows: Rows = [
