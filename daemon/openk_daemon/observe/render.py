@@ -36,8 +36,10 @@ def show(value: object, depth: int = DEPTH_MOST) -> Shown:
         return float(value)
     if isinstance(value, str):
         return cut(str.__str__(value))
-    if isinstance(value, bytes | bytearray | memoryview):
-        return f"<{type(value).__name__} of {_length(value)} bytes>"
+    if isinstance(value, bytes | bytearray):
+        return f"<{type(value).__name__} of {len(value)} bytes>"
+    if isinstance(value, memoryview):
+        return f"<memoryview of {_length(cast('memoryview[int]', value))} bytes>"
     if isinstance(value, BaseException):
         return chain(value)
     if depth == 0:
@@ -64,9 +66,9 @@ def opaque(value: object) -> str:
     return f"<{type(value).__name__}>"
 
 
-def _length(value: bytes | bytearray | memoryview) -> int | str:
+def _length(value: memoryview[int]) -> int | str:
     try:
-        return value.nbytes if isinstance(value, memoryview) else len(value)
+        return value.nbytes
     except ValueError:  # a memoryview that was released
         return "released"
 
@@ -106,7 +108,7 @@ def _one(error: BaseException) -> dict[str, Shown]:
     if frames:
         one["at"] = frames
     if isinstance(error, BaseExceptionGroup):
-        members = cast("Sequence[BaseException]", error.exceptions)
+        members = cast("BaseExceptionGroup[BaseException]", error).exceptions
         one["errors"] = [chain(member) for member in members[:CHAIN_MOST]]
     return one
 
@@ -115,15 +117,18 @@ def safe_text(error: BaseException) -> str:
     """What an error says, unless it was made from values that may be secret; then "" (its type must do)."""
     if isinstance(error, UnicodeError):
         return cut(error.reason) if isinstance(error, UnicodeDecodeError | UnicodeEncodeError) else ""
-    for argument in error.args:
-        if not isinstance(argument, str | int | float | BaseException | list | tuple | None):
-            return ""
-        if isinstance(argument, list | tuple) and not isinstance(error, BaseExceptionGroup):
-            return ""
+    allowed = (str, int, float, BaseException, type(None), *((list, tuple) if _is_group(error) else ()))
+    if not all(isinstance(argument, allowed) for argument in error.args):
+        return ""
     try:
         return cut(str(error))
     except Exception as failure:  # noqa: BLE001 - a foreign __str__ must not silence the log line
         return f"<its text failed: {type(failure).__name__}>"
+
+
+def _is_group(error: BaseException) -> bool:
+    """Its second argument is the list of its members, which its text does not show."""
+    return isinstance(error, BaseExceptionGroup)
 
 
 def _frames(traceback: TracebackType | None) -> list[Shown]:

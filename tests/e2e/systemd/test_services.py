@@ -22,7 +22,7 @@ INITIALISE = f"""\
 set -e
 export SOFTHSM2_CONF=/etc/openk/softhsm2.conf
 softhsm2-util --init-token --free --label openk-test --pin {PIN} --so-pin 99887766
-'{BIN}/openk-hsm' init --uri '{URI}' --pin-file /run/openk-test-pin
+'{BIN}/openk-hsm' init --uri '{URI}' --pin-file /run/openk-test-pin --state /var/lib/openk-hsm
 """
 
 
