@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
+from typing import cast
 
 from openk_daemon.store.seam import Write
 
@@ -43,7 +44,9 @@ class Stamp:
     def continue_after(self, entry: bytes) -> None:
         """Let the next time be later than that of `entry`, the newest of the log. Raises ValueError when
         `entry` has no time."""
-        moment = datetime.fromisoformat(str(json.loads(entry).get("time")))
+        record: object = json.loads(entry)
+        told = cast("dict[str, object]", record).get("time") if isinstance(record, dict) else None
+        moment = datetime.fromisoformat(str(told))
         self._last = max(self._last, int(moment.timestamp()) * 1_000_000 + moment.microsecond)
 
 
