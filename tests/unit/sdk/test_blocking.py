@@ -12,6 +12,7 @@ import pytest
 
 import openk
 from openk.errors import Interrupted, KeyFault, RequestFault, TimedOut, Unintelligible, Unreachable, VaultFault
+from openk.link import Deadline
 from tests.support.fake_daemon import FakeDaemon, Refusal
 from tests.unit.sdk.scripted import Peer, echo, scripted, vanish
 
@@ -125,6 +126,24 @@ def test_a_connection_that_went_away_while_idle_costs_nobody_an_error(tmp_path: 
         while server.peers[0].socket.fileno() >= 0:
             time.sleep(0.001)
         assert client.vault.create("v").vault == "v"
+
+
+def test_many_connections_that_went_away_while_idle_are_all_noticed(tmp_path: Path) -> None:
+    """Each of them must not cost one of the attempts."""
+    done = threading.Event()
+
+    def hold(peer: Peer) -> None:
+        peer.take()
+        done.wait(5)
+
+    with scripted(tmp_path, *[hold] * 6, echo) as server, openk.Client(tmp_path / "socket") as client:
+        links = [client._pool.take(Deadline(5)) for _ in range(6)]
+        for link in links:
+            client._pool.give(link)
+        done.set()
+        for peer in server.peers:
+            peer.socket.shutdown(socket.SHUT_RDWR)
+        assert ping(client) == b"x"
 
 
 def test_a_daemon_that_restarts_is_waited_for(tmp_path: Path) -> None:
@@ -351,11 +370,17 @@ def test_a_pipeline_that_breaks_asks_again_for_what_changes_nothing(tmp_path: Pa
 
 def test_a_pipeline_left_by_an_exception(tmp_path: Path) -> None:
     with scripted(tmp_path, vanish, echo), openk.Client(tmp_path / "socket") as client:
-        with pytest.raises(ZeroDivisionError), client.pipeline() as many:
-            future = many.system.ping(b"x")
-            raise ZeroDivisionError
+        futures: list[openk.Future[bytes | None]] = []
+
+        def fail() -> None:
+            with client.pipeline() as many:
+                futures.append(many.system.ping(b"x"))
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
         with pytest.raises(Interrupted):
-            future.result()
+            futures[0].result()
         assert ping(client) == b"x"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgpack
 import pytest
 from hypothesis import given, settings
@@ -44,7 +46,7 @@ def test_answers_in_any_order_and_any_pieces(sizes: list[int], data: st.DataObje
     stream = b"".join(reply(msgid, {"plaintext": expected[msgid], "version": 1}) for msgid in order)
     cuts = sorted({0, len(stream), *data.draw(st.lists(st.integers(0, len(stream)), max_size=5))})
     found: list[Answered] = []
-    for begin, end in zip(cuts, cuts[1:], strict=False):
+    for begin, end in pairwise(cuts):
         found += feed(conversation, stream[begin:end])
     assert [one.msgid for one in found] == order
     for one in found:

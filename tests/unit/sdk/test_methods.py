@@ -15,7 +15,7 @@ import openk.trio
 from openk import awaited, later, now
 from openk.answers import Misfit, Reply, decode_result
 from openk.errors import Error, KeyFault, Unintelligible
-from openk.operation import Operation
+from openk.operation import Operation, operate_untyped
 from openk.secret import Secret
 from openk.verbs import Verb
 from openk.wire.methods import METHODS, Field, Kind, Method
@@ -209,8 +209,6 @@ def test_frames_of_a_method_share_their_beginning() -> None:
     "params", [{"a": object()}, {"a": {1: b""}}, {"a": [object()]}, {"a": memoryview(b"abcd")[::2]}]
 )
 def test_what_cannot_be_sent_is_a_type_error(params: dict[str, object]) -> None:
-    from openk.operation import operate_untyped
-
     with pytest.raises(TypeError):
         operate_untyped("x.y", params)
 

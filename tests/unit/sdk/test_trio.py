@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -95,9 +96,11 @@ async def test_a_call_that_changes_something_is_not_sent_again(tmp_path: Path) -
 async def test_a_daemon_that_restarts_is_waited_for(tmp_path: Path) -> None:
     async with openk.trio.Client(tmp_path / "socket") as client, trio.open_nursery() as nursery:
         found: list[bytes | None] = []
+        answered = trio.Event()
 
         async def ask() -> None:
             found.append(await client.system.ping(b"x"))
+            answered.set()
 
         with scripted(tmp_path, vanish):
             nursery.start_soon(ask)
@@ -106,8 +109,8 @@ async def test_a_daemon_that_restarts_is_waited_for(tmp_path: Path) -> None:
         await trio.sleep(0.1)
         with scripted(tmp_path, echo):
             with trio.fail_after(5):
-                while not found:
-                    await trio.sleep(0.01)
+                await answered.wait()
+    assert found == [b"x"]
 
 
 async def test_timeout_of_one_call_leaves_the_others(tmp_path: Path) -> None:
@@ -142,16 +145,19 @@ async def test_a_cancelled_call_is_forgotten(tmp_path: Path) -> None:
 
 
 async def test_cancelled_in_the_middle_of_sending_the_next_call_has_a_new_connection(tmp_path: Path) -> None:
+    done = threading.Event()
+
     def deaf(peer: Peer) -> None:
         peer.socket.recv(1000)
         peer.answer(1, {"version": "1", "caller": {}, "limits": {"message_bytes": 1 << 24, "in_flight": 64}})
-        time.sleep(0.5)
+        done.wait(5)
 
     with scripted(tmp_path, deaf, echo):
-        async with openk.trio.Client(tmp_path / "socket") as client:
+        async with openk.trio.Client(tmp_path / "socket", timeout=1) as client:
             with pytest.raises(TimedOut):
                 await client.within(0.1).system.ping(bytes(8 << 20))
             assert await client.system.ping(b"x") == b"x"
+            done.set()
 
 
 async def test_nonsense(tmp_path: Path) -> None:
@@ -188,7 +194,10 @@ async def test_leaving_the_block_interrupts_what_others_wait_for(tmp_path: Path)
 
 
 async def test_an_exception_in_the_block_comes_out_as_itself(tmp_path: Path) -> None:
-    with scripted(tmp_path, echo), pytest.raises(ZeroDivisionError):
+    async def fail() -> None:
         async with openk.trio.Client(tmp_path / "socket") as client:
             await client.system.ping()
             raise ZeroDivisionError
+
+    with scripted(tmp_path, echo), pytest.raises(ZeroDivisionError):
+        await fail()
