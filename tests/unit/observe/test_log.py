@@ -151,3 +151,15 @@ def test_the_form_follows_the_descriptor(pipe: Pipe) -> None:
     finally:
         os.close(primary)
         os.close(secondary)
+
+
+@pytest.mark.parametrize("form", Form)
+def test_too_long_a_line_loses_its_longest_facts(pipe: Pipe, form: Form) -> None:
+    facts: dict[str, object] = {f"f{number}": "x" * 500 for number in range(20)}
+    log_on(pipe, form).error("x", lane="main", **facts)
+    (line,) = pipe.lines()
+    assert 3000 < len(line.encode()) < LINE_MOST
+    assert "main" in line
+    if form is not Form.TERMINAL:
+        record = json.loads(line.removeprefix("<3>"))
+        assert (record["cut"], record["lane"]) == (True, "main")
