@@ -7,7 +7,7 @@
     result   R | 0 u8 | 0 u16 | 0 u32 | msgpack [seq, value]
     error    X | 0 u8 | 0 u16 | 0 u32 | msgpack [seq, code, text, device, retry_after or nil]
     ready    I | 0 u8 | 0 u16 | 0 u32 | msgpack map of TokenInfo              the answer to hello
-    refusal  E | 0 u8 | 0 u16 | 0 u32 | as in X, seq 0                        the answer to hello; then the worker closes
+    refusal  E | 0 u8 | 0 u16 | 0 u32 | as in X, seq 0                       the answer to hello; then the worker closes
 
     request, 32 bytes; the inputs lie one after another in the region:
 

@@ -14,13 +14,13 @@ import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from time import monotonic
 from typing import Final, TypeVar
 
 import trio
 
 from openk_hsm import frames
+from openk_hsm.dialling import Limits, dial
 from openk_hsm.errors import Busy, HsmError, Interrupted, InvalidInput, TimedOut, Unavailable, Untrusted, WrongPin
 from openk_hsm.fair_queue import FairQueue
 from openk_hsm.frames import BadFrame
@@ -38,7 +38,6 @@ from openk_hsm.seam import (
     TokenInfo,
     Wrapper,
 )
-from openk_memory.handoff import HandOff
 
 T = TypeVar("T")
 Report = Callable[[str, Mapping[str, object]], None]
@@ -47,28 +46,6 @@ FIRST_DELAY: Final = 0.01
 LONGEST_DELAY: Final = 1.0
 TICK: Final = 0.25
 _MOST_COLD: Final = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """All seconds, bytes or counts. Each bound is a queue that could otherwise grow for ever."""
-
-    handoff_bytes: int = 1536 << 10
-    """Locked memory shared with each worker; half of it bounds the largest operation. Counts against RLIMIT_MEMLOCK."""
-    deadline: float = 10.0
-    """A hot operation is answered by then, whatever happens."""
-    generate_deadline: float = 60.0
-    """A key is made by then (RSA-4096 takes seconds)."""
-    hang: float = 5.0
-    """A worker that works longer on one batch is killed by its own alarm."""
-    open_deadline: float = 15.0
-    """A worker opens its token by then."""
-    breaker: float = 10.0
-    """With no worker for so long, requests fail at once instead of waiting."""
-    per_client: int = 1024
-    total: int = 16384
-    loaded_keys: int = 4096
-    """Wrapped keys kept in one worker."""
 
 
 def _report_nothing(event: str, fields: Mapping[str, object]) -> None:
@@ -354,38 +331,11 @@ class WorkerLane:
 
     async def _connect(self, path: str) -> Link:
         """Raises OSError when nobody listens, HsmError when the worker says why it does not serve."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        region: HandOff | None = None
-        try:
-            connection.connect(path)
-            region = HandOff.create(self._limits.handoff_bytes)
-            socket.send_fds(connection, [frames.pack_hello(region.size)], [region.fd])
-            region.close_fd()
-            with trio.fail_after(self._limits.open_deadline):
-                await trio.lowlevel.wait_readable(connection)
-            message = connection.recv(frames.MAX_MESSAGE)
-            info = self._understand(memoryview(message))
-        except BaseException as error:
-            connection.close()
-            if region is not None:
-                region.close()
-            if isinstance(error, trio.TooSlowError):
-                raise Unavailable("a worker does not open its token in time") from None
-            raise
-        return Link(connection, region, info, self._limits.hang, self._limits.loaded_keys)
-
-    def _understand(self, message: memoryview) -> TokenInfo:
-        if not message:
-            raise ConnectionResetError(104, "the worker has gone")
-        kind = bytes(message[:1])
-        if kind == frames.REFUSAL:
-            raise frames.unpack_error(message)[1]
-        if kind != frames.READY:
-            raise BadFrame("a worker did not answer the hello")
-        info = frames.info_from_wire(frames.unpack_body(message))
-        if self._info is not None and info.identity != self._info.identity:
+        link = await dial(path, self._limits)
+        if self._info is not None and link.info.identity != self._info.identity:
+            link.close()
             raise Untrusted("a worker serves another token than before")
-        return info
+        return link
 
     async def _serve(self, link: Link) -> None:
         """Read one link to its end, then save what was in flight."""

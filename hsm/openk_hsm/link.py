@@ -111,8 +111,8 @@ class Link:
     def send_batch(self, queue: FairQueue, now: float) -> int:  # noqa: PLR0915 - the hot loop, in one piece
         """Fill a batch from `queue` and send it; how many operations that were (0: nothing fits now)."""
         arena = self._free[-1]
-        start = position = arena * self._arena
-        end = start + self._arena
+        position = arena * self._arena
+        end = position + self._arena
         number = next(self._seqs) % _SEQS
         operations: list[Operation | None] = []
         outs: list[int] = []
@@ -137,10 +137,10 @@ class Link:
             room = room_of(operation)
             top = position + param_length + aad_length + data_length
             if top + room > end:
-                if filled or self.batches:
+                if filled or self.batches or not self.fits(operation):
                     queue.put_back(operation)
                     break
-                arena, start, end = _WHOLE, 0, self._size
+                arena, end = _WHOLE, self._size
                 top -= position
                 position = 0
             at = position

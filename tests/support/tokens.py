@@ -17,7 +17,8 @@ from pathlib import Path
 
 import trio
 
-from openk_hsm.lane import Limits, WorkerLane, open_lane
+from openk_hsm.dialling import Limits
+from openk_hsm.lane import WorkerLane, open_lane
 from openk_hsm.pending import Pending, T, settle
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
@@ -97,7 +98,9 @@ def start_worker(
 async def lane_over(sockets: Sequence[Path], *, limits: Limits | None = None) -> AsyncIterator[WorkerLane]:
     """A running lane, not necessarily ready."""
     async with trio.open_nursery() as nursery:
-        yield open_lane(nursery, "test", [str(path) for path in sockets], limits=limits or Limits(handoff_bytes=768 << 10))
+        yield open_lane(
+            nursery, "test", [str(path) for path in sockets], limits=limits or Limits(handoff_bytes=768 << 10)
+        )
         nursery.cancel_scope.cancel()
 
 

@@ -1,0 +1,255 @@
+"""Every hot operation against what `cryptography` says, on every back end."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils, x25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+
+from openk_hsm.errors import HsmError, InvalidCiphertext, InvalidInput
+from openk_hsm.seam import (
+    AUDIT_KEY,
+    ROOT_DATA,
+    ROOT_KW,
+    ROOT_MAC,
+    Algorithm,
+    KeyHandle,
+    KeySpec,
+    Mechanism,
+    OpCode,
+    Operation,
+    Purpose,
+)
+from openk_hsm.specs import DIGEST_BYTES
+from tests.hsm_contract.conftest import Bench
+from tests.support.tokens import answer
+
+NONCE = bytes(range(12))
+HASHES = {32: hashes.SHA256(), 48: hashes.SHA384(), 64: hashes.SHA512()}
+
+
+async def run(bench: Bench, operation: Operation) -> bytes:
+    result = await answer(bench.lane.submit(operation))
+    assert isinstance(result, bytes)
+    return result
+
+
+async def test_random_bytes_differ_and_land_in_the_callers_memory(bench: Bench) -> None:
+    first = await run(bench, Operation(OpCode.RANDOM, 32))
+    into = memoryview(bytearray(40))
+    length = await answer(bench.lane.submit(Operation(OpCode.RANDOM, 32, into=into)))
+    assert (len(first), length) == (32, 32)
+    assert first != bytes(into[:32]) != bytes(32)
+    assert bytes(into[32:]) == bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "mechanism", "name"),
+    [
+        (Algorithm.HMAC_SHA_256, Mechanism.HMAC_SHA_256, "sha256"),
+        (Algorithm.HMAC_SHA_384, Mechanism.HMAC_SHA_384, "sha384"),
+        (Algorithm.HMAC_SHA_512, Mechanism.HMAC_SHA_512, "sha512"),
+    ],
+)
+async def test_macs_are_deterministic_distinct_and_as_long_as_the_hash(
+    bench: Bench, algorithm: Algorithm, mechanism: Mechanism, name: str
+) -> None:
+    size = hashlib.new(name).digest_size
+    key = await bench.key(KeySpec(algorithm, Purpose.MAC))
+    one = await run(bench, Operation(OpCode.MAC, size, key, mechanism, b"a" * 1000))
+    again = await run(bench, Operation(OpCode.MAC, size, key, mechanism, memoryview(b"a" * 1000)))
+    other = await run(bench, Operation(OpCode.MAC, size, key, mechanism, b"b" * 1000))
+    empty = await run(bench, Operation(OpCode.MAC, size, key, mechanism))
+    assert one == again != other
+    assert len({one, other, empty}) == 3
+    assert len(one) == size
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 256, 100_000])
+@pytest.mark.parametrize("aad", [b"", b"context"])
+async def test_gcm_opens_what_it_sealed_and_nothing_else(bench: Bench, size: int, aad: bytes) -> None:
+    key = await bench.key(KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT))
+    plain = b"\x5a" * size
+
+    def seal() -> Operation:
+        return Operation(OpCode.ENCRYPT, size + 16, key, Mechanism.AES_GCM, plain, aad, NONCE)
+
+    sealed = await run(bench, seal())
+    assert len(sealed) == size + 16
+
+    async def opened(data: bytes, aad: bytes, nonce: bytes) -> bytes:
+        into = memoryview(bytearray(size))
+        operation = Operation(OpCode.DECRYPT, size, key, Mechanism.AES_GCM, data, aad, nonce, into=into)
+        assert await answer(bench.lane.submit(operation)) == size
+        return bytes(into)
+
+    assert await opened(sealed, aad, NONCE) == plain
+    flipped = bytes([sealed[0] ^ 1]) + sealed[1:]
+    for wrong in ((flipped, aad, NONCE), (sealed, aad + b"x", NONCE), (sealed, aad, bytes(12)), (b"", aad, NONCE)):
+        with pytest.raises(InvalidCiphertext):
+            await opened(*wrong)
+    assert await opened(sealed, aad, NONCE) == plain  # a bad ciphertext leaves the session as it was
+
+
+async def test_gcm_insists_on_its_nonce_length(bench: Bench) -> None:
+    for nonce in (b"", bytes(11), bytes(16)):
+        with pytest.raises(InvalidInput):
+            await run(bench, Operation(OpCode.ENCRYPT, 32, ROOT_DATA, Mechanism.AES_GCM, b"x", b"", nonce))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "curve", "size"),
+    [
+        (Algorithm.P256, ec.SECP256R1(), 32),
+        (Algorithm.P384, ec.SECP384R1(), 48),
+        (Algorithm.P521, ec.SECP521R1(), 66),
+    ],
+)
+async def test_ecdsa_verifies(bench: Bench, algorithm: Algorithm, curve: ec.EllipticCurve, size: int) -> None:
+    key = await bench.key(KeySpec(algorithm, Purpose.SIGN))
+    public = load_der_public_key(bench.public[key.slot])
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    assert public.curve.name == curve.name
+    digest = hashlib.sha256(b"message").digest()
+    raw = await run(bench, Operation(OpCode.SIGN, 2 * size, key, Mechanism.ECDSA, digest))
+    assert len(raw) == 2 * size
+    r, s = (int.from_bytes(half, "big") for half in (raw[:size], raw[size:]))
+    public.verify(utils.encode_dss_signature(r, s), digest, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+
+
+RSA_SIGN = [mechanism for mechanism in DIGEST_BYTES if mechanism >= Mechanism.RSA_PKCS1_SHA_256]
+
+
+async def test_rsa_signs_with_every_padding_and_hash(bench: Bench) -> None:
+    key = await bench.key(KeySpec(Algorithm.RSA_2048, Purpose.SIGN))
+    public = load_der_public_key(bench.public[key.slot])
+    assert isinstance(public, rsa.RSAPublicKey)
+    for mechanism in RSA_SIGN:
+        size = DIGEST_BYTES[mechanism]
+        chosen = HASHES[size]
+        digest = hashlib.new(chosen.name, b"message").digest()
+        signature = await run(bench, Operation(OpCode.SIGN, 256, key, mechanism, digest))
+        scheme = (
+            padding.PSS(padding.MGF1(chosen), size) if mechanism >= Mechanism.RSA_PSS_SHA_256 else padding.PKCS1v15()
+        )
+        public.verify(signature, digest, scheme, utils.Prehashed(chosen))
+        with pytest.raises(InvalidInput):
+            await run(bench, Operation(OpCode.SIGN, 256, key, mechanism, digest[:-1]))
+
+
+async def test_rsa_oaep_opens_with_the_hashes_that_the_token_names(bench: Bench) -> None:
+    key = await bench.key(KeySpec(Algorithm.RSA_2048, Purpose.DECRYPT))
+    public = load_der_public_key(bench.public[key.slot])
+    assert isinstance(public, rsa.RSAPublicKey)
+    by_mechanism = {
+        Mechanism.RSA_OAEP_SHA_1: hashes.SHA1(),
+        Mechanism.RSA_OAEP_SHA_256: hashes.SHA256(),
+        Mechanism.RSA_OAEP_SHA_384: hashes.SHA384(),
+        Mechanism.RSA_OAEP_SHA_512: hashes.SHA512(),
+    }
+    named = [mechanism for mechanism in by_mechanism if mechanism.name in bench.info.mechanisms]
+    assert named
+    for mechanism, chosen in by_mechanism.items():
+        sealed = public.encrypt(b"hello", padding.OAEP(padding.MGF1(chosen), chosen, None))
+        operation = Operation(OpCode.DECRYPT, 64, key, mechanism, sealed)
+        if mechanism in named:
+            assert await run(bench, operation) == b"hello"
+            bad = bytes([sealed[0] ^ 1]) + sealed[1:]
+            with pytest.raises(InvalidCiphertext):
+                await run(bench, Operation(OpCode.DECRYPT, 64, key, mechanism, bad))
+        else:
+            with pytest.raises(HsmError) as refused:
+                await run(bench, operation)
+            assert refused.value.code == "key.unsupported"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "curve", "size"),
+    [(Algorithm.P256, ec.SECP256R1(), 32), (Algorithm.P521, ec.SECP521R1(), 66)],
+)
+async def test_ecdh_agrees(bench: Bench, algorithm: Algorithm, curve: ec.EllipticCurve, size: int) -> None:
+    key = await bench.key(KeySpec(algorithm, Purpose.AGREE))
+    ours = load_der_public_key(bench.public[key.slot])
+    assert isinstance(ours, ec.EllipticCurvePublicKey)
+    peer = ec.generate_private_key(curve)
+    point = peer.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    into = memoryview(bytearray(size))
+    operation = Operation(OpCode.AGREE, size, key, Mechanism.ECDH, point, into=into)
+    assert await answer(bench.lane.submit(operation)) == size
+    assert bytes(into) == peer.exchange(ec.ECDH(), ours)
+    off_curve = point[:-1] + bytes([point[-1] ^ 1])
+    for wrong in (off_curve, point[:-1], b"", b"\x02" + point[1:]):
+        with pytest.raises(InvalidInput):
+            await run(bench, Operation(OpCode.AGREE, size, key, Mechanism.ECDH, wrong))
+
+
+async def test_x25519_agrees_where_the_token_has_it(bench: Bench) -> None:
+    spec = KeySpec(Algorithm.X25519, Purpose.AGREE)
+    if spec not in bench.info.wrapped:
+        with pytest.raises(HsmError) as refused:
+            await bench.key(spec)
+        assert refused.value.code == "key.unsupported"
+        return
+    key = await bench.key(spec)
+    ours = load_der_public_key(bench.public[key.slot])
+    assert isinstance(ours, x25519.X25519PublicKey)
+    peer = x25519.X25519PrivateKey.generate()
+    point = peer.public_key().public_bytes_raw()
+    assert await run(bench, Operation(OpCode.AGREE, 32, key, Mechanism.ECDH, point)) == peer.exchange(ours)
+
+
+async def test_the_audit_key_signs_and_its_public_key_is_told(bench: Bench) -> None:
+    public = load_der_public_key(bench.info.audit_public)
+    assert isinstance(public, ed25519.Ed25519PublicKey)
+    signature = await run(bench, Operation(OpCode.SIGN, 64, AUDIT_KEY, Mechanism.EDDSA, b"tree head"))
+    public.verify(signature, b"tree head")
+
+
+WRONG_USES = [
+    (ROOT_KW, OpCode.DECRYPT, Mechanism.AES_GCM),  # KWP undone by decrypting gives wrapped keys away
+    (ROOT_KW, OpCode.ENCRYPT, Mechanism.AES_GCM),
+    (ROOT_DATA, OpCode.MAC, Mechanism.HMAC_SHA_256),
+    (ROOT_MAC, OpCode.MAC, Mechanism.HMAC_SHA_512),
+    (ROOT_MAC, OpCode.ENCRYPT, Mechanism.AES_GCM),
+    (AUDIT_KEY, OpCode.SIGN, Mechanism.ECDSA),
+    (AUDIT_KEY, OpCode.AGREE, Mechanism.ECDH),
+]
+
+
+@pytest.mark.parametrize(("key", "code", "mechanism"), WRONG_USES)
+async def test_a_key_has_one_job(bench: Bench, key: KeyHandle, code: OpCode, mechanism: Mechanism) -> None:
+    with pytest.raises(HsmError) as refused:
+        await run(bench, Operation(code, 512, key, mechanism, bytes(65), b"", NONCE))
+    assert refused.value.code in {"key.input_invalid", "hsm.refused", "key.unsupported"}
+
+
+async def test_an_answer_larger_than_its_room_is_refused(bench: Bench) -> None:
+    with pytest.raises(InvalidInput):
+        await run(bench, Operation(OpCode.MAC, 31, ROOT_MAC, Mechanism.HMAC_SHA_256, b"x"))
+    sealed = await run(bench, Operation(OpCode.ENCRYPT, 48, ROOT_DATA, Mechanism.AES_GCM, bytes(32), b"", NONCE))
+    with pytest.raises(InvalidInput):
+        await run(bench, Operation(OpCode.DECRYPT, 31, ROOT_DATA, Mechanism.AES_GCM, sealed, b"", NONCE))
+
+
+async def test_an_operation_larger_than_the_region_is_refused(bench: Bench) -> None:
+    data = bytes(5 << 20)
+    with pytest.raises(InvalidInput):
+        await run(bench, Operation(OpCode.MAC, 32, ROOT_MAC, Mechanism.HMAC_SHA_256, data))
+    assert len(await run(bench, Operation(OpCode.MAC, 32, ROOT_MAC, Mechanism.HMAC_SHA_256, b"x"))) == 32
+
+
+async def test_wrapped_mac_keys_keep_their_value(bench: Bench) -> None:
+    """The same blob in two slots is the same key: HMAC of two questions agree."""
+    spec = KeySpec(Algorithm.HMAC_SHA_256, Purpose.DERIVE)
+    first = await bench.key(spec)
+    second = KeyHandle(first.slot + 100_000, spec, first.source)
+    one = await run(bench, Operation(OpCode.MAC, 32, first, Mechanism.HMAC_SHA_256, b"q"))
+    two = await run(bench, Operation(OpCode.MAC, 32, second, Mechanism.HMAC_SHA_256, b"q"))
+    assert hmac.compare_digest(one, two)
+    bench.lane.unload(second)
+    assert await run(bench, Operation(OpCode.MAC, 32, first, Mechanism.HMAC_SHA_256, b"q")) == one
+    assert await run(bench, Operation(OpCode.MAC, 32, second, Mechanism.HMAC_SHA_256, b"q")) == one
