@@ -27,7 +27,7 @@ softhsm2-util --init-token --free --label openk-test --pin {PIN} --so-pin 998877
 
 
 def files() -> dict[str, str]:
-    """The shipped units; configuration as an operator writes it; drop-ins for paths and for the PIN's place."""
+    """The shipped units; configuration as an operator writes it; drop-ins for paths only."""
     prepared = shipped_files()
     for policy in sorted((ROOT / "policies").glob("*.cedar*")):
         prepared[f"/etc/openk/policies/{policy.name}"] = policy.read_text()
@@ -35,7 +35,6 @@ def files() -> dict[str, str]:
         "/etc/openk/openkd.toml": CONFIG,
         "/etc/openk/softhsm2.conf": SOFTHSM,
         "/etc/openk/hsm/main.conf": f'OPENK_HSM_URI="{URI}"\nSOFTHSM2_CONF=/etc/openk/softhsm2.conf\n',
-        "/etc/openk/hsm/main.pin-plain": PIN,
         "/run/openk-test-pin": PIN,
         "/run/openk-test-init": INITIALISE,
         "/run/systemd/system/openkd.service.d/test.conf": path_drop_in({
@@ -43,8 +42,6 @@ def files() -> dict[str, str]:
         }),
         "/run/systemd/system/openk-hsm@.service.d/test.conf": path_drop_in({
             "ExecStart": f'"{BIN}/openk-hsm" serve --uri ${{OPENK_HSM_URI}} --socket /run/openk-hsm/%i.sock --pin-credential pin',
-            "LoadCredentialEncrypted": "",  # this machine has no key to encrypt credentials with
-            "LoadCredential": "pin:/etc/openk/hsm/%i.pin-plain",
         }),
         "/run/systemd/system/openkd.socket.d/test.conf": "[Unit]\nDefaultDependencies=no\n",
     }  # fmt: skip
@@ -58,6 +55,9 @@ COMMANDS = (
     ("install", "-d", "-o", "openk-hsm", "-g", "openk-hsm", "-m", "700", "/var/lib/openk-hsm", "/var/lib/openk-hsm/tokens"),
     ("chown", "openk-hsm", "/run/openk-test-pin"),
     ("chmod", "400", "/run/openk-test-pin"),
+    ("mkdir", "-p", "/var/lib/systemd"),
+    ("systemd-creds", "setup"),
+    ("systemd-creds", "encrypt", "--with-key=host", "--name=pin", "/run/openk-test-pin", "/etc/openk/hsm/main.pin"),
     ("setpriv", "--reuid=openk-hsm", "--regid=openk-hsm", "--init-groups", "--", "sh", "/run/openk-test-init"),
 )
 
