@@ -9,6 +9,7 @@ A tile is 256 hashes of one level; the hash of a full tile is one hash of the ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from openk_daemon.audit.merkle import fold, perfect_root
@@ -31,8 +32,12 @@ class Edge:
         self.rows: list[list[bytes]] = rows if rows is not None else []
         self.size = sum(len(row) << (8 * level) for level, row in enumerate(self.rows))
 
-    def append(self, leaf: bytes) -> list[Tile]:
+    def append(self, leaf: bytes) -> Sequence[Tile]:
         """Add a leaf hash; the tiles which that has filled, the lowest first."""
+        if self.rows and len(self.rows[0]) < WIDTH - 1:  # 255 times of 256
+            self.rows[0].append(leaf)
+            self.size += 1
+            return ()
         filled: list[Tile] = []
         self.size += 1
         hash_ = leaf

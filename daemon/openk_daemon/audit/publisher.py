@@ -9,7 +9,8 @@ files are written and synced on a thread, which holds the lock for microseconds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Final
 
 import trio
@@ -17,13 +18,14 @@ import trio
 from openk_daemon.audit.checkpoint import Checkpoint, CheckpointInvalid, seal
 from openk_daemon.audit.edge import WIDTH, Edge
 from openk_daemon.audit.examination import Log, read_entries
-from openk_daemon.audit.merkle import leaf_hash
 from openk_daemon.audit.tiles import CHECKPOINT, File, Tiles, bundle_file, tile_file
 from openk_hsm.errors import HsmError
 from openk_hsm.pending import Pending, settle
 
 SLICE: Final = 64
 """Entries hashed between two turns of the trio loop: about 100 microseconds."""
+CHUNK: Final = 1024
+"""Entries read from the store at a time: the most that one of its rows holds."""
 FILES: Final = 64
 """Files kept in memory before they are written."""
 
@@ -90,15 +92,19 @@ class Publisher:
                 await self._write(files)
                 del self._files[:count]
                 continue
-            begin = self._edge.size
-            for entry in read_entries(self._log, begin, min(SLICE, size - begin)):
-                self._bundle.append(entry)
-                filled = self._edge.append(leaf_hash(entry))
-                if filled:
-                    self._files.append(bundle_file(filled[0].number, self._bundle))
-                    self._files += [tile_file(tile) for tile in filled]
-                    self._bundle = []
-            await trio.lowlevel.checkpoint()
+            entries = read_entries(self._log, self._edge.size, min(CHUNK, size - self._edge.size))
+            for at in range(0, len(entries), SLICE):
+                self._take(entries[at : at + SLICE])
+                await trio.lowlevel.checkpoint()
+
+    def _take(self, entries: Sequence[bytes]) -> None:
+        for entry in entries:
+            self._bundle.append(entry)
+            filled = self._edge.append(sha256(b"\x00" + entry).digest())
+            if filled:
+                self._files.append(bundle_file(filled[0].number, self._bundle))
+                self._files += [tile_file(tile) for tile in filled]
+                self._bundle = []
 
     async def _write(self, files: list[File]) -> None:
         if not files:

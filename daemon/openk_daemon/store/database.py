@@ -162,8 +162,8 @@ def pack_entries(entries: list[bytes]) -> bytes:
     return pack(f"<{len(entries)}I", *map(len, entries)) + b"".join(entries)
 
 
-def unpack_entries(count: int, data: bytes) -> list[bytes]:
-    """Raises Damaged when lengths and bytes do not fit."""
+def unpack_entries(count: int, data: bytes, start: int = 0, stop: int | None = None) -> list[bytes]:
+    """Entries from `start` up to `stop` of a row. Raises Damaged when lengths and bytes do not fit."""
     form = f"<{count}I"
     at = calcsize(form)
     if count < 1 or at > len(data):
@@ -171,8 +171,9 @@ def unpack_entries(count: int, data: bytes) -> list[bytes]:
     lengths: tuple[int, ...] = unpack_from(form, data)
     if at + sum(lengths) != len(data):
         raise Damaged("a row of the log is cut short")
+    at += sum(lengths[:start])
     entries: list[bytes] = []
-    for length in lengths:
+    for length in lengths[start:stop]:
         entries.append(data[at : at + length])
         at += length
     return entries

@@ -150,12 +150,12 @@ class SqliteStore:
                 if not rows or rows[0][0] + rows[0][1] <= at:
                     raise StoreError(f"entry {at} of the log is missing")
                 start, count, data = rows[0]
-                found += unpack_entries(count, data)[at - start :]
+                found += unpack_entries(count, data, at - start, at - start + limit - len(found))
         except apsw.Error as error:
             return failed(translate(error))
         except StoreError as error:
             return failed(error)
-        return resolved(found[: max(limit, 0)])
+        return resolved(found)
 
     def log_size(self) -> int:
         return self._size

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from openk_daemon.audit import ledger as ledger_module
 from openk_daemon.audit.recovery import find_disagreements
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable
+from openk_daemon.audit.tiles import Tiles, bundle_file
 from openk_daemon.store.memory import MemoryStore
 from openk_daemon.store.seam import Record, StoreError, Write
 from openk_hsm.errors import Unavailable
@@ -99,8 +100,16 @@ EDITS: dict[str, Callable[[list[bytes], int], list[bytes]]] = {
 @pytest.mark.parametrize("at", [0, 1, 255, 256, 511, 512, SIZE - 2])
 async def test_an_entry_that_was_changed_in_the_store_is_named(tmp_path: Path, edit: str, at: int) -> None:
     entries = await make(tmp_path)
-    with pytest.raises(AuditDamaged, match=rf"\bentry {at}\b"):
+    with pytest.raises(AuditDamaged, match=rf"^entry {at} of the log was changed"):
         await start(EDITS[edit](entries, at), tmp_path)
+
+
+async def test_an_entry_that_was_changed_in_store_and_copy_alike_is_named(tmp_path: Path) -> None:
+    entries = await make(tmp_path, 5)
+    forged = EDITS["replace"](entries, 3)
+    Tiles(str(tmp_path)).write([bundle_file(0, forged)])
+    with pytest.raises(AuditDamaged, match=r"^entry 3 of the log was changed"):
+        await start(forged, tmp_path)
 
 
 @pytest.mark.parametrize("left", [0, 1, 256, SIZE - 1])

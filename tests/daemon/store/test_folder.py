@@ -121,3 +121,14 @@ def test_a_refused_start_lets_go_of_the_folder(folder: str) -> None:
         SqliteStore(folder)
     os.unlink(os.path.join(folder, FILE))
     SqliteStore(folder).close()
+
+
+def test_a_commit_is_synced_before_it_is_acknowledged(folder: str) -> None:
+    """A killed process cannot show that; the settings can."""
+    store = SqliteStore(folder)
+    try:
+        writer = store._committer._writer
+        assert writer.pragma("journal_mode") == "wal"
+        assert writer.pragma("synchronous") == 2
+    finally:
+        store.close()
