@@ -251,6 +251,8 @@ class Link:
             return False
         if not length:
             raise ConnectionError("the worker has gone")
+        if length < frames.HEADER.size:
+            raise BadFrame("a worker's message is shorter than its header")
         if self._backlog:
             self._flush()
         message = self._in_view[:length]
