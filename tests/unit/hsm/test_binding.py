@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openk_hsm import binding
+from openk_hsm.errors import InvalidCiphertext
+from openk_hsm.seam import KeySpec
+from openk_hsm.specs import ALGORITHM_NUMBERS, MECHANISMS, PURPOSE_NUMBERS, Attributes, bound_attributes, spec_of
+
+SPECS = st.sampled_from(sorted(MECHANISMS, key=str))
+IDS = st.binary(min_size=16, max_size=16)
+KWP = st.integers(2, 40).flatmap(lambda units: st.binary(min_size=8 * units, max_size=8 * units))
+
+
+@given(SPECS, IDS, KWP)
+def test_a_blob_comes_apart_as_it_was_put_together(spec: KeySpec, wrapping: bytes, kwp: bytes) -> None:
+    head = binding.header(spec, wrapping)
+    blob = binding.assemble(head, b"t" * 32, kwp)
+    assert binding.split(blob, spec, wrapping) == (head, b"t" * 32, kwp)
+    assert len(blob) == 54 + len(kwp)
+    assert blob[:4] == bytes((1, 1, ALGORITHM_NUMBERS[spec.algorithm], PURPOSE_NUMBERS[spec.purpose]))
+
+
+@given(SPECS, SPECS, IDS, IDS, KWP)
+def test_another_spec_or_wrapping_key_is_refused(a: KeySpec, b: KeySpec, one: bytes, two: bytes, kwp: bytes) -> None:
+    blob = binding.assemble(binding.header(a, one), bytes(32), kwp)
+    if a != b or one != two:
+        with pytest.raises(InvalidCiphertext):
+            binding.split(blob, b, two)
+
+
+@given(st.binary(max_size=300), SPECS, IDS)
+def test_garbage_is_refused(blob: bytes, spec: KeySpec, wrapping: bytes) -> None:
+    with pytest.raises(InvalidCiphertext):
+        binding.split(blob, spec, wrapping)
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40))
+def test_the_authenticated_bytes_tell_context_from_blob(c1: bytes, k1: bytes, c2: bytes, k2: bytes) -> None:
+    head = bytes(22)
+    same = binding.authenticated(head, c1, k1) == binding.authenticated(head, c2, k2)
+    assert same == ((c1, k1) == (c2, k2))
+
+
+def test_ids_of_wrapping_keys_differ_by_everything_that_names_them() -> None:
+    one, two = sorted(MECHANISMS, key=str)[:2]
+    ids = {
+        binding.resident_id("a", b"b"),
+        binding.resident_id("ab", b""),
+        binding.resident_id("", b"ab"),
+        binding.wrapped_id(one, b"context"),
+        binding.wrapped_id(two, b"context"),
+        binding.wrapped_id(one, b"other"),
+    }
+    assert len(ids) == 6
+
+
+def test_no_lasting_key_may_leave_or_change() -> None:
+    for spec in MECHANISMS:
+        bits = bound_attributes(spec)
+        assert bits & Attributes.SENSITIVE
+        assert not bits & (Attributes.EXTRACTABLE | Attributes.MODIFIABLE | Attributes.COPYABLE)
+        assert not (bits & Attributes.UNWRAP and bits & Attributes.DECRYPT)
+        assert spec_of(ALGORITHM_NUMBERS[spec.algorithm], PURPOSE_NUMBERS[spec.purpose]) == spec
+
+
+def test_numbers_are_never_shared() -> None:
+    for table in (ALGORITHM_NUMBERS, PURPOSE_NUMBERS):
+        assert len(set(table.values())) == len(table)
+    assert spec_of(200, 1) is None

@@ -1,0 +1,119 @@
+"""Parts of the PKCS#11 back end that need no token: public keys, return values, templates."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openk_hsm.errors import HsmError, InvalidCiphertext, TokenFull, Unavailable, WrongPin
+from openk_hsm.pkcs11 import codes, public
+from openk_hsm.pkcs11 import constants as ck
+from openk_hsm.pkcs11.discovery import TokenFound, choose_token
+from openk_hsm.pkcs11.templates import expected, generated, kind_of, unwrapped
+from openk_hsm.seam import Algorithm
+from openk_hsm.specs import MECHANISMS
+from openk_hsm.uri import parse_uri
+
+CURVES: list[tuple[Algorithm, ec.EllipticCurve]] = [
+    (Algorithm.P256, ec.SECP256R1()),
+    (Algorithm.P384, ec.SECP384R1()),
+    (Algorithm.P521, ec.SECP521R1()),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "curve"), CURVES)
+def test_points_become_public_keys(algorithm: Algorithm, curve: ec.EllipticCurve) -> None:
+    key = ec.generate_private_key(curve).public_key()
+    point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    length = bytes([len(point)]) if len(point) < 128 else bytes([0x81, len(point)])
+    assert public.curve_spki(algorithm, b"\x04" + length + point) == der
+    assert public.curve_spki(algorithm, point) == der  # some tokens do not wrap it
+
+
+def test_edwards_and_montgomery_points_become_public_keys() -> None:
+    for algorithm, key in (
+        (Algorithm.ED25519, ed25519.Ed25519PrivateKey.generate().public_key()),
+        (Algorithm.X25519, x25519.X25519PrivateKey.generate().public_key()),
+    ):
+        der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        assert public.curve_spki(algorithm, b"\x04\x20" + key.public_bytes_raw()) == der
+
+
+def test_rsa_numbers_become_public_keys() -> None:
+    key = rsa.generate_private_key(65537, 2048).public_key()
+    modulus = key.public_numbers().n.to_bytes(256, "big")
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert public.rsa_spki(modulus, b"\x01\x00\x01") == der
+    assert public.rsa_spki(b"\x00" + modulus, b"\x00\x01\x00\x01") == der
+
+
+@given(st.binary(max_size=140), st.sampled_from(sorted(public.EC_PARAMS)))
+def test_points_of_another_form_are_refused(point: bytes, algorithm: Algorithm) -> None:
+    try:
+        der = public.curve_spki(algorithm, point)
+    except HsmError:
+        return
+    assert der.endswith(point[-32:])
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (0x030, Unavailable),
+        (0x032, Unavailable),
+        (0x0B3, Unavailable),
+        (0x190, Unavailable),
+        (0x031, TokenFull),
+        (0x040, InvalidCiphertext),
+        (0x0A0, WrongPin),
+        (0x0A4, WrongPin),
+        (0x005, HsmError),
+        (0x80000001, HsmError),
+    ],
+)
+def test_return_values_say_whose_fault_it_is(code: int, kind: type[HsmError]) -> None:
+    error = codes.error_of(code, "C_X")
+    assert type(error) is kind
+    assert error.device == codes.name_of(code)
+    with pytest.raises(kind):
+        codes.check(code, "C_X")
+
+
+def test_success_is_no_error() -> None:
+    codes.check(0, "C_X")
+
+
+def test_every_template_says_everything_that_protects() -> None:
+    deciding = {ck.CKA_SENSITIVE, ck.CKA_EXTRACTABLE, ck.CKA_MODIFIABLE, ck.CKA_COPYABLE, ck.CKA_PRIVATE, ck.CKA_TOKEN}
+    for spec in MECHANISMS:
+        secret = kind_of(spec.algorithm).object_class == ck.CKO_SECRET_KEY
+        uses = {ck.CKA_DECRYPT, ck.CKA_SIGN, ck.CKA_UNWRAP, ck.CKA_DERIVE}
+        uses |= {ck.CKA_ENCRYPT, ck.CKA_VERIFY, ck.CKA_WRAP} if secret else {ck.CKA_SIGN_RECOVER}
+        for template in (generated(spec, [], token=True, extractable=False), unwrapped(spec)):
+            kinds = [template.array[index].type for index in range(template.count)]
+            assert deciding | uses <= set(kinds)
+            assert len(kinds) == len(set(kinds))
+        kinds = [unwrapped(spec).array[index].type for index in range(unwrapped(spec).count)]
+        assert kinds[-1] == ck.CKA_MODIFIABLE  # SoftHSM2 refuses whatever follows it
+        assert deciding | uses <= {kind for kind, _ in expected(spec, token=False)}
+
+
+def found(label: str, serial: str, *, ready: bool = True) -> TokenFound:
+    return TokenFound(1, label, serial, "SoftHSM v2", "x", "2.6", ready, ready, "")
+
+
+def test_one_token_is_chosen_or_it_is_said_why_not() -> None:
+    one, two = found("a", "1"), found("a", "2")
+    uri = parse_uri("pkcs11:token=a;serial=2?module-path=/m.so")
+    assert choose_token([one, two], uri) is two
+    loose = parse_uri("pkcs11:token=a?module-path=/m.so")
+    with pytest.raises(HsmError, match="add serial="):
+        choose_token([one, two], loose)
+    with pytest.raises(HsmError, match="not initialised"):
+        choose_token([found("a", "1", ready=False)], loose)
+    with pytest.raises(HsmError, match="no token matches"):
+        choose_token([found("b", "1")], loose)
