@@ -60,11 +60,12 @@ def test_reads_responses(error: Plain, result: Plain, msgid: int) -> None:
     assert reader.position == len(data)
 
 
-@given(st.text(), values)
-def test_skips_what_a_notification_carries(method: str, anything: Plain) -> None:
+@given(values, values)
+def test_skips_what_a_notification_carries(method: Plain, anything: Plain) -> None:
     data = pack([2, method, anything])
     reader = Reader(WIDE)
-    assert reader.read(*buffer(data, behind=PING)) == Notification(method)
+    expected = method if isinstance(method, str) else ""
+    assert reader.read(*buffer(data, behind=PING)) == Notification(expected)
     assert reader.position == len(data)
 
 

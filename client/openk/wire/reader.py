@@ -185,16 +185,16 @@ class Reader:
         return Request(msgid, method, params, 0, tuple(parse.bins), view, start + body, start + at)
 
     def _notification(self, frame: memoryview, start: int) -> Notification:
-        """Only the method is read; what else there is may be anything well formed, and is skipped."""
-        begin, end = key_extent(frame, 2)
+        """Whatever it carries is skipped unread; even the method may be anything (pynvim's first message has one of
+        the bin family), and is "" where it is no text."""
         if not self._complete(Scan(self._limits), frame):
             raise IndexError
-        try:
-            method = str(frame[begin:end], "utf-8")
-        except UnicodeDecodeError:
-            raise Refused("the method is not UTF-8") from None
         self.position = start + self.needed
-        return Notification(method)
+        try:
+            begin, end = key_extent(frame, 2)
+            return Notification(str(frame[begin:end], "utf-8"))
+        except (Refused, UnicodeDecodeError):
+            return Notification("")
 
 
 def _msgid(frame: memoryview) -> int | None:
@@ -215,4 +215,4 @@ def _foreign() -> ProtocolError:
 def _skipped(frame: memoryview, reason: str) -> ProtocolError:
     """Fatal all the same where nobody could be answered: the peer does not speak this protocol."""
     msgid = _msgid(frame)
-    return ProtocolError(reason, msgid, fatal=msgid is None and frame[0] == 0x94)
+    return ProtocolError(reason, msgid, fatal=msgid is None)
