@@ -53,7 +53,7 @@ found = session.request("key.encrypt", {"key": "v/k", "items": [{"input": b"%d" 
 print([result["ciphertext"] for result in found["results"]] == [b"%d" % n for n in range(100)])
 try:
     session.request("key.encrypt", {"input": b"abc"})
-except pynvim.NvimError as error:
+except Exception as error:
     print(error)
 """
 
