@@ -271,7 +271,7 @@ class Link:
         if len(rows) % frames.ROW.size:
             raise BadFrame("a worker's answers are cut short")
         batches, view = self.batches, self._view
-        pairs = cast(Iterator[tuple[int, int]], frames.ROW.iter_unpack(rows))
+        pairs = list(cast(Iterator[tuple[int, int]], frames.ROW.iter_unpack(rows)))  # as in Service._batch
         for seq, length in pairs:
             batch = batches.get(seq >> 8)
             index = seq & 255

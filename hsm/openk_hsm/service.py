@@ -10,10 +10,12 @@ from __future__ import annotations
 import array
 import signal
 import socket
+import struct
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Final, cast
 
-from openk_hsm import frames, journal
+from openk_hsm import frames, journal, notify
 from openk_hsm.costs import MECHANISM_COST
 from openk_hsm.errors import HsmError, Unavailable
 from openk_hsm.frames import BadFrame, Call
@@ -75,11 +77,24 @@ class Service:
         }
 
     def run(self) -> None:
-        """Raises ConnectionError when the daemon has gone, BadFrame when it does not keep to the format."""
+        """Until the daemon leaves. Raises OSError when it is torn away, BadFrame when it does not keep to the format,
+        Unavailable when the device has gone: then a fresh process, with a fresh copy of the module, is the cure, and
+        the lane does again what was not answered."""
         buffer = bytearray(frames.MAX_MESSAGE)
         whole = memoryview(buffer)
+        pause = notify.watchdog_seconds()
+        due = 0.0
+        if pause is not None:
+            timeout = struct.pack("@ll", int(pause), int(pause % 1 * 1e6))
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         while True:
-            length = self._connection.recv_into(buffer)
+            if pause is not None and monotonic() >= due:
+                notify.notify("WATCHDOG=1")
+                due = monotonic() + pause / 2
+            try:
+                length = self._connection.recv_into(buffer)
+            except BlockingIOError:
+                continue  # SO_RCVTIMEO: nothing to do, but to say that we live
             if not length:
                 return
             if length < frames.HEADER.size:
@@ -102,7 +117,9 @@ class Service:
         mechanisms, costs, size = _MECHANISMS, MECHANISM_COST, self._size
         pack, rows, first, step = frames.ROW.pack_into, self._rows, frames.HEADER.size, frames.ROW.size
         position, cost = first, 0
-        rows_in = cast(Iterator[_Request], frames.REQUEST.iter_unpack(requests))
+        # A list, not the iterator: that exports its memoryview, and when an error's traceback keeps both in a cycle,
+        # CPython's collector crashes (a memoryview with exports cannot be cleared; seen with 3.11).
+        rows_in = list(cast(Iterator[_Request], frames.REQUEST.iter_unpack(requests)))
         for seq, code, mech, nonce, slot, at, aad, length, out, room in rows_in:
             data = at + nonce + aad
             if data + length > size or out + room > size:
@@ -163,6 +180,7 @@ class Service:
             raise error
         if isinstance(error, Unavailable):
             journal.log("error", "device trouble", device=error.device, text=str(error))
+            raise error
         self._connection.send(frames.pack_error(frames.ERROR, seq, self._failed.get(slot, error)))
 
     def _call(self, call: Call) -> None:
@@ -172,7 +190,7 @@ class Service:
         try:
             message = frames.pack_body(frames.RESULT, [call.seq, method(*call.arguments)])
         except HsmError as error:
-            if isinstance(error, BadFrame):
+            if isinstance(error, BadFrame | Unavailable):
                 raise
             message = frames.pack_error(frames.ERROR, call.seq, error)
         except TypeError:

@@ -194,6 +194,8 @@ def _serve_one(connection: socket.socket, backend: Backend, latch: Latch, source
             return error
         try:
             Service(connection, backend, region).run()
+        except Unavailable as error:
+            return error
         except BadFrame as error:
             journal.log("error", "the daemon sent nonsense", text=str(error))
         except OSError as error:
