@@ -18,6 +18,7 @@ from openk_hsm.errors import Busy, HsmError, Interrupted, TimedOut, Unavailable
 from openk_hsm.seam import (
     AUDIT_KEY,
     ROOT,
+    ROOT_DATA,
     ROOT_MAC,
     Algorithm,
     KeyHandle,
@@ -135,7 +136,8 @@ async def test_a_hung_worker_dies_of_its_alarm_and_the_request_is_done_again(
         async with lane_over([socket], limits=Limits(handoff_bytes=HANDOFF, hang=0.3)) as lane:
             await lane.ready()
             pendings = [lane.submit(mac()), lane.submit(sign(b"hang here")), lane.submit(mac())]
-            assert await trio.to_thread.run_sync(first.wait) == -signal.SIGALRM
+            await until(lambda: first.poll() is not None)
+            assert first.returncode == -signal.SIGALRM
             with worker(uri, socket, pin, os.environ, "--allow-software"):
                 answers = [await answer(pending) for pending in pendings]
     assert answers[0] == answers[2]
@@ -158,7 +160,7 @@ async def test_an_operation_that_kills_workers_is_given_up_and_its_neighbours_li
         killer = lane.submit(sign(b"hang here"))
         neighbours = [lane.submit(mac()) for _ in range(20)]
         for _ in range(2):
-            await trio.to_thread.run_sync(process.wait)
+            await until(lambda: process.poll() is not None)
             (tmp_path / "state.hung").unlink()
             process = start()
         with trio.fail_after(5):
@@ -315,3 +317,30 @@ async def test_another_token_behind_the_same_socket_is_refused(tmp_path: Path) -
             with pytest.raises(HsmError) as refused:
                 await answer(lane.submit(mac()))
             assert refused.value.code == "hsm.untrusted"
+
+
+async def test_nothing_stays_in_the_hand_off_region(token: Token, tmp_path: Path) -> None:
+    """Plaintexts that went in, plaintexts and random bytes that came out, of ordinary and of very large operations."""
+    socket = tmp_path / "s"
+    needle = b"needle-in-a-region"
+    with worker(token.uri, socket, token.pin_file, token.environment):
+        async with lane_over([socket]) as lane:
+            await lane.ready()
+            (link,) = lane._links
+            for size in (100, 300_000):
+                plain = needle * (size // len(needle))
+                seal = Operation(OpCode.ENCRYPT, size + 16, ROOT_DATA, Mechanism.AES_GCM, plain, b"", bytes(12))
+                sealed = await answer(lane.submit(seal))
+                assert isinstance(sealed, bytes)
+                into = memoryview(bytearray(size))
+                length = await answer(
+                    lane.submit(
+                        Operation(OpCode.DECRYPT, size, ROOT_DATA, Mechanism.AES_GCM, sealed, b"", bytes(12), into=into)
+                    )
+                )
+                assert bytes(into[: int(length)]) == plain
+            await answer(lane.submit(Operation(OpCode.RANDOM, 500, into=memoryview(bytearray(500)))))
+            bad = Operation(OpCode.DECRYPT, 600_000, ROOT_DATA, Mechanism.AES_GCM, sealed[:-1] + b"x", b"", bytes(12))
+            with pytest.raises(HsmError):
+                await answer(lane.submit(bad))
+            assert not any(link._view)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ def _try(folder: Path, tried: Path) -> None:
         with Latch(folder, "u").guarded():
             with tried.open("a") as file:
                 file.write("x")
+            time.sleep(0.5)  # the device thinks: the others arrive meanwhile
             raise WrongPin("wrong", device="CKR_PIN_INCORRECT")
     except WrongPin:
         pass
