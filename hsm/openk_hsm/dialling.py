@@ -19,8 +19,9 @@ from openk_memory.handoff import HandOff
 class Limits:
     """All seconds, bytes or counts. Each bound is a queue that could otherwise grow for ever."""
 
-    handoff_bytes: int = 1536 << 10
-    """Locked memory shared with each worker; half of it bounds the largest operation. Counts against RLIMIT_MEMLOCK."""
+    handoff_bytes: int = 1 << 20
+    """Locked memory shared with each worker: bounds input and answer of one operation together. Counts against
+    RLIMIT_MEMLOCK."""
     deadline: float = 10.0
     """A hot operation is answered by then, whatever happens."""
     generate_deadline: float = 60.0

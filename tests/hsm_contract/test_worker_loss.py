@@ -61,26 +61,26 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_kill_9_during_mixed_pure_load_costs_no_error(token: Token, tmp_path: Path) -> None:
     sockets = [tmp_path / "a", tmp_path / "b"]
     done = [0]
-    with (
-        worker(token.uri, sockets[0], token.pin_file, token.environment) as first,
-        worker(token.uri, sockets[1], token.pin_file, token.environment) as second,
-    ):
-        async with lane_over(sockets, limits=Limits(handoff_bytes=HANDOFF)) as lane:
+
+    def start(index: int) -> subprocess.Popen[bytes]:
+        return start_worker(token.uri, sockets[index], token.pin_file, token.environment)
+
+    processes = [start(0), start(1)]
+    try:
+        async with lane_over(sockets) as lane:
             await lane.ready()
             spec = KeySpec(Algorithm.P256, Purpose.SIGN)
             made = await answer(lane.generate(spec, ROOT, b"c"))
-            assert made.blob is not None
-            key = KeyHandle(100, spec, Wrapped(ROOT, b"c", made.blob))
+            key = KeyHandle(100, spec, Wrapped(ROOT, b"c", made.blob or b""))
             expected = await answer(lane.submit(mac(b"the same")))
+            digest = hashlib.sha256(b"x").digest()
             stop = False
 
             async def load(client: int) -> None:
                 while not stop:
                     assert await answer(lane.submit(mac(b"the same", client))) == expected
-                    digest = hashlib.sha256(b"x").digest()
-                    signed = await answer(
-                        lane.submit(Operation(OpCode.SIGN, 64, key, Mechanism.ECDSA, digest, client=client))
-                    )
+                    sign_one = Operation(OpCode.SIGN, 64, key, Mechanism.ECDSA, digest, client=client)
+                    signed = await answer(lane.submit(sign_one))
                     assert isinstance(signed, bytes)
                     assert len(signed) == 64
                     into = memoryview(bytearray(16))
@@ -90,22 +90,21 @@ async def test_kill_9_during_mixed_pure_load_costs_no_error(token: Token, tmp_pa
             async with trio.open_nursery() as nursery:
                 for client in range(1, 17):
                     nursery.start_soon(load, client)
-                processes = [first, second]
                 for round_ in range(6):
                     await until(lambda: lane.health().workers == 2)
                     await trio.sleep(0.05)
                     victim = round_ % 2
                     processes[victim].kill()
                     processes[victim].wait()
-                    processes[victim] = await trio.to_thread.run_sync(
-                        lambda s=sockets[victim]: start_worker(token.uri, s, token.pin_file, token.environment)  # type: ignore[misc]
-                    )
+                    processes[victim] = await trio.to_thread.run_sync(start, victim)
+                await until(lambda: lane.health().workers == 2)
                 stop = True
             health = lane.health()
-            for process in processes:
-                process.kill()
-                process.wait()
-    assert health.restarts >= 6
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert health.restarts == 6
     assert done[0] > 100
 
 
