@@ -10,9 +10,9 @@ from openk_daemon.config_values import SOCKET_PATH_MOST, Config, ConfigError, Hs
 from openk_daemon.policy.shipped import shipped_policies
 
 
-def development(folder: Path) -> Config:
+def development(folder: Path, workers: int = 1) -> Config:
     """Everything inside `folder`, which is made (mode 0700) when missing; the shipped policies are copied into it
-    once and are the developer's to edit from then on. The administrator is whoever starts it.
+    once and are the developer's to edit from then on. The administrator is whoever starts it. `workers`: HSM processes.
 
     Raises ConfigError when the folder cannot be made, or its sockets' paths would be too long."""
     folder = Path(os.path.abspath(folder))
@@ -20,7 +20,7 @@ def development(folder: Path) -> Config:
         state=folder / "state",
         policies=folder / "policies",
         administrators=(os.getuid(),),
-        hsm={"dev": Hsm(sockets=(folder / "hsm-0.sock",))},
+        hsm={"dev": Hsm(sockets=tuple(folder / f"hsm-{number}.sock" for number in range(workers)))},
         socket=Socket(path=folder / "openkd.sock", mode=0o600),
         log=Log(format="text"),
         development=True,

@@ -1,0 +1,364 @@
+"""One client's connection: a state machine between a socket and the pipeline, without a task of its own.
+
+    readable ─▶ receive into locked memory ─▶ frames ─▶ intake ─▶ pipeline (many at once, in any order)
+                                                                     │
+    writable ◀─ send ◀─ replies, those that are ready together ◀─────┘
+
+An idle connection holds no locked memory.  Requests hold the buffer they lie in until they are answered.  Reading
+stops while `in_flight` requests are unanswered or the client does not take its replies: what one client can make the
+daemon keep is bounded.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from secrets import token_hex
+from time import monotonic
+from typing import Final, Protocol
+
+from openk.wire.reader import Limits, ProtocolError, Reader, Request
+from openk_daemon.call import Arguments
+from openk_daemon.identity.caller import Peer
+from openk_daemon.intake import Intake, Prepared, foreign_fragment
+from openk_daemon.observe.log import Log
+from openk_daemon.observe.metrics import Metrics
+from openk_daemon.pipeline import Pipeline, Results, release
+from openk_daemon.refusal import Refusal
+from openk_daemon.reply import Form, encode, encode_error
+from openk_hsm.pending import drive
+from openk_memory.errors import Exhausted
+from openk_memory.lease import Lease
+from openk_memory.pool import Pool
+
+CHUNK: Final = 16 << 10
+"""Bytes of the first buffer of a message: one slot of the pool, dozens of common requests."""
+SEND_MOST: Final = 64
+"""Buffers in one sendmsg; IOV_MAX is 1024, but more gain nothing."""
+
+_RUN: Final = token_hex(4)
+_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """`message`: of one frame. `in_flight`: requests unanswered. `seconds`: from a message's first byte to its last,
+    and for a client to take a reply."""
+
+    message: Limits
+    in_flight: int
+    seconds: float
+
+
+class Loop(Protocol):
+    """What a connection asks of the server it belongs to."""
+
+    def dirty(self, connection: Connection) -> None:
+        """Call `flush` when this tick's replies are together."""
+
+    def listen(self, connection: Connection, *, read: bool, write: bool) -> None:
+        """Which events to report from now on."""
+
+    def closed(self, connection: Connection) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What all connections share."""
+
+    pipeline: Pipeline
+    pool: Pool
+    metrics: Metrics
+    log: Log
+    bounds: Bounds
+    loop: Loop
+
+
+class Connection:
+    """Owns the socket (not blocking) and closes it. Every method belongs to the trio thread."""
+
+    __slots__ = (
+        "_begin", "_desk", "_end", "_finishing", "_form", "_intake", "_lease", "_leases", "_out", "_reader", "_reading",
+        "_since", "_writing", "fd", "in_flight", "peer", "queued", "sock",
+    )  # fmt: skip
+
+    def __init__(self, sock: socket.socket, peer: Peer, reader: Reader, intake: Intake, desk: Desk) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer = peer
+        self.in_flight = 0
+        self.queued = False  # on the loop's list of dirty connections
+        self._reader = reader
+        self._intake = intake
+        self._desk = desk
+        self._form: Form = "pair"
+        self._lease: Lease | None = None
+        self._begin = self._end = 0  # of the bytes in it that are not read yet
+        self._since = 0.0  # when the oldest incomplete message, or unsent reply, began; 0: there is none
+        self._out: list[bytes | memoryview] = []
+        self._leases: list[Lease] = []
+        self._reading = True
+        self._writing = False
+        self._finishing = False  # no more requests: close when all is answered
+
+    @property
+    def idle(self) -> bool:
+        return self.in_flight == 0 and not self._out
+
+    # --- receiving ---
+
+    def readable(self) -> None:
+        """Take what has arrived."""
+        try:
+            lease = self._room()
+        except Exhausted:
+            self._desk.metrics.reads_paused += 1
+            self._pause()
+            self._desk.pool.when_room(self._resume)
+            return
+        try:
+            received = self.sock.recv_into(lease.view[self._end :])
+        except BlockingIOError:
+            self._settle_buffer()
+            return
+        except OSError:
+            self.close()
+            return
+        if not received:
+            self.finish()
+            return
+        self._desk.metrics.bytes_in += received
+        self._end += received
+        self._parse(lease)
+
+    def _room(self) -> Lease:
+        """The buffer, with room behind `_end`: the one at hand, or a larger one as the message grows (a sender of
+        little is given little, whatever its header announces). Raises Exhausted."""
+        lease = self._lease
+        if lease is None:
+            lease = self._lease = self._desk.pool.lease(CHUNK, self.peer.caller.uid)
+            self._begin = self._end = 0
+            return lease
+        held = self._end - self._begin
+        if self._end < len(lease.view) and self._reader.needed <= len(lease.view) - self._begin:
+            return lease
+        size = min(max(self._reader.needed, CHUNK), max(2 * held, CHUNK))
+        fresh = self._desk.pool.lease(size, self.peer.caller.uid)
+        fresh.view[:held] = lease.view[self._begin : self._end]
+        lease.release()
+        self._lease = fresh
+        self._begin, self._end = 0, held
+        return fresh
+
+    def _parse(self, lease: Lease) -> None:
+        reader = self._reader
+        bounds = self._desk.bounds
+        view = lease.view
+        while self._begin < self._end:
+            if self.in_flight >= bounds.in_flight or self._writing:
+                self._pause()
+                return
+            try:
+                message = reader.read(view, self._begin, self._end)
+            except ProtocolError as error:
+                if not self._reject(error):
+                    return
+                continue
+            if message is None:
+                if not self._since:
+                    self._since = monotonic()
+                return
+            self._begin = reader.position
+            self._since = 0.0
+            if isinstance(message, Request):
+                self._admit(message, lease)
+        self._settle_buffer()
+
+    def _settle_buffer(self) -> None:
+        """All bytes are read: between messages a connection holds no locked memory of its own."""
+        if self._begin == self._end and self._lease is not None:
+            self._lease.release()
+            self._lease = None
+
+    def _reject(self, error: ProtocolError) -> bool:
+        """Answer bytes that are no request. False where the stream cannot be followed any more."""
+        self._desk.metrics.frames_invalid += 1
+        self._desk.log.warning("frame.invalid", connection=self.peer.connection, uid=self.peer.caller.uid, reason=error.reason)
+        if not error.fatal:
+            self._begin = self._reader.position
+        if error.msgid is not None:
+            refusal = Refusal(error.code, error.reason)
+            request = _request_id()
+            self.in_flight += 1
+            flow = self._desk.pipeline.refuse(f'"method":"unknown",{self.peer.audit}', refusal, request)
+            drive(flow, partial(self._finished, None, error.msgid, request, False, "unknown", monotonic()))
+        if error.fatal:
+            self.finish()
+        return not error.fatal
+
+    def _admit(self, message: Request, lease: Lease) -> None:
+        began = monotonic()
+        request = _request_id()
+        msgid = message.msgid
+        self.in_flight += 1
+        try:
+            prepared, checked = self._intake.take(message)
+        except Refusal as refusal:
+            flow = self._desk.pipeline.refuse(foreign_fragment(message, self.peer), refusal, request)
+            drive(flow, partial(self._finished, None, msgid, request, False, "unknown", began))
+            return
+        lease.hold()
+        items = [Arguments(item) for item in checked.items]
+        arguments = Arguments(checked.values)
+        if prepared.method.name == "system.hello":
+            self._greet(checked.values.get("errors"))
+        answer = self._desk.pipeline.answer(prepared, arguments, items, checked.batch, self.peer, request)
+        drive(answer, partial(self._finished, lease, msgid, request, checked.batch, prepared.method.name, began))
+
+    def _greet(self, errors: object) -> None:
+        self._form = "map" if errors == "map" else "pair"
+
+    # --- answering ---
+
+    def _finished(
+        self, lease: Lease | None, msgid: int, request: str, batch: bool, method: str, began: float,  # noqa: FBT001
+        results: Results | Refusal | None, error: Exception | None,
+    ) -> None:  # fmt: skip
+        """One request has its results: its buffer goes back, its reply goes out."""
+        desk = self._desk
+        if lease is not None:
+            lease.release()
+        self.in_flight -= 1
+        if error is not None or results is None:
+            desk.log.error("pipeline.failed", error, request=request)
+            results = Refusal("internal")
+        code = "ok"
+        if isinstance(results, Refusal):
+            code = results.code.name
+            if self.fd >= 0:
+                self._out.append(encode_error(msgid, results, self._form, request))
+        elif self.fd < 0:  # nobody is there to take it
+            for result in results:
+                if not isinstance(result, Refusal):
+                    release(result)
+        else:
+            first = results[0] if len(results) == 1 else None
+            if isinstance(first, Refusal):
+                code = first.code.name
+            reply = encode(msgid, results, batch, self._form, request, desk.pool, self.peer.caller.uid)
+            if isinstance(reply, bytes):
+                self._out.append(reply)
+            else:
+                self._out.append(reply.view)
+                self._leases.append(reply)
+        desk.metrics.request(method, code, monotonic() - began)
+        if not self.queued:
+            desk.loop.dirty(self)
+
+    def flush(self) -> None:
+        """Send the replies that are ready, in one call where they fit; then go on reading if that had stopped."""
+        if self.fd < 0:
+            return
+        try:
+            while self._out:
+                self._send()
+        except BlockingIOError:
+            if not self._writing:
+                self._writing = True
+                self._since = monotonic()
+                self._listen()
+            return
+        except OSError:
+            self.close()
+            return
+        if self._writing:
+            self._writing = False
+            self._since = 0.0
+            self._listen()
+        if self._finishing and self.idle:
+            self.close()
+        elif not self._reading and self.in_flight < self._desk.bounds.in_flight:
+            self._resume()
+
+    def _send(self) -> None:
+        out = self._out
+        if self._leases:
+            sent = self.sock.sendmsg(out[:SEND_MOST])
+        else:
+            if len(out) > 1:
+                out[:] = [b"".join(out)]
+            sent = self.sock.send(out[0])
+        self._desk.metrics.bytes_out += sent
+        while out and sent >= len(out[0]):
+            sent -= len(out.pop(0))
+        if sent:
+            out[0] = memoryview(out[0])[sent:]
+        if not out:
+            for lease in self._leases:
+                lease.release()
+            self._leases.clear()
+
+    # --- pausing and closing ---
+
+    def _pause(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._listen()
+
+    def _resume(self) -> bool:
+        """Read on: what lies in the buffer first. Always True: for `Pool.when_room`, told once is enough."""
+        if self.fd < 0 or self._finishing or self._reading:
+            return True
+        self._reading = True
+        self._listen()
+        if self._lease is not None and self._begin < self._end:
+            self._parse(self._lease)
+        return True
+
+    def _listen(self) -> None:
+        self._desk.loop.listen(self, read=self._reading and not self._finishing, write=self._writing)
+
+    def overdue(self, now: float) -> bool:
+        """A message has been arriving, or a reply been leaving, for longer than is allowed."""
+        return bool(self._since) and now - self._since > self._desk.bounds.seconds
+
+    def finish(self) -> None:
+        """Take no more requests; close once those in flight are answered."""
+        self._finishing = True
+        self._since = 0.0
+        self._drop_buffer()
+        if self.idle:
+            self.close()
+        else:
+            self._listen()
+
+    def close(self) -> None:
+        """Close now. Requests in flight run to their end, unanswered: what they do is done and recorded."""
+        if self.fd < 0:
+            return
+        self._desk.loop.closed(self)
+        self.fd = -1
+        with suppress(OSError):
+            self.sock.close()
+        self._out.clear()
+        for lease in self._leases:
+            lease.release()
+        self._leases.clear()
+        self._drop_buffer()
+
+    def _drop_buffer(self) -> None:
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
+            self._begin = self._end = 0
+
+
+def _request_id() -> str:
+    """Unique over restarts: 32 random bits of this run, and a count."""
+    return f"{_RUN}-{next(_numbers):x}"
+
+
+__all__ = ["Bounds", "Connection", "Desk", "Loop", "Prepared"]

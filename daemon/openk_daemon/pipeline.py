@@ -1,0 +1,136 @@
+"""The life of one request, on one page:
+
+    request → policy decision → handler → durable audit record, together with the handler's writes → results
+
+Whatever goes wrong becomes one Refusal, here and nowhere else, and that too is recorded before it is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+from openk.wire.codes import CODES
+from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable, EntryTooLarge, Ledger, UnknownEntry
+from openk_daemon.call import Answer, Arguments, Call, Outcome, Sealed
+from openk_daemon.hierarchy.refusals import refuse
+from openk_daemon.identity.caller import Peer
+from openk_daemon.intake import Prepared
+from openk_daemon.observe.log import Log
+from openk_daemon.policy.decision import Policy, Resource
+from openk_daemon.refusal import Refusal
+from openk_daemon.store.seam import StoreError
+from openk_hsm.pending import Pending
+
+Results = Sequence[Answer | Refusal]
+Describe = Callable[[str], Coroutine[Pending[object], None, tuple[tuple[str, str], ...]]]
+
+_ADMITTING = (AuditUnavailable, AuditDamaged)
+
+
+class Pipeline:
+    """Answers checked requests. Its coroutines await only Pendings and raise nothing."""
+
+    def __init__(self, policy: Policy, ledger: Ledger, describe: Describe, log: Log) -> None:
+        """`describe`: a key's facts for policies, by name."""
+        self._policy = policy
+        self._ledger = ledger
+        self._describe = describe
+        self._log = log
+
+    async def answer(
+        self, prepared: Prepared, arguments: Arguments, items: Sequence[Arguments], batch: bool, peer: Peer, request: str  # noqa: FBT001 - hot: positional
+    ) -> Results | Refusal:
+        """The results, one for each item, or the refusal of all; either way recorded."""
+        try:
+            resource = prepared.resource or Resource("Key", prepared.name, await self._describe(prepared.name))
+            self._decide(prepared, resource, peer)
+            outcome = await prepared.handler(
+                Call(prepared.method, arguments, items, batch, resource, peer, request)
+            )
+        except Refusal as refusal:
+            return await self.refuse(prepared.fragment, refusal, request)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours: the client hears "internal", the log everything
+            self._log.error("request.failed", error, request=request, method=prepared.method.name)
+            return await self.refuse(prepared.fragment, Refusal("internal"), request)
+        try:
+            await self._ledger.commit(_tell(prepared.fragment, request, outcome, batch), outcome.writes)
+        except Exception as error:  # noqa: BLE001 - judged in _uncommitted
+            return await self._uncommitted(prepared.fragment, outcome, error, request)
+        for step in outcome.after:
+            step.apply()
+        return outcome.results
+
+    async def refuse(self, fragment: str, refusal: Refusal, request: str) -> Refusal:
+        """Record a refusal. Where even that cannot be recorded, the refusal is audit.unavailable."""
+        try:
+            await self._ledger.commit(f'{{"request":"{request}",{fragment},"outcome":"{refusal.code.name}"}}')
+        except Exception as error:  # noqa: BLE001 - whatever stops the log stops the daemon from admitting
+            if refusal.code.name != "audit.unavailable":
+                self._log.error("audit.unavailable", error, request=request)
+            return Refusal("audit.unavailable", retry_after=1.0)
+        if self._log.debugging:
+            self._log.debug("request.refused", request=request, code=refusal.code.name)
+        return refusal
+
+    def _decide(self, prepared: Prepared, resource: Resource, peer: Peer) -> None:
+        """Raises Refusal policy.denied, unless a policy allows and none errs (invariant 4)."""
+        decision = self._policy.decide(peer.caller, prepared.method.name, resource)
+        if decision.allowed:
+            return
+        for error in decision.errors:
+            self._log.warning("policy.error", method=prepared.method.name, text=error)
+        subject = prepared.name or "the system"
+        why = f"forbidden by {', '.join(decision.policies)}" if decision.policies else "no policy allows it"
+        raise Refusal("policy.denied", f"{prepared.method.name} on {subject}: {why}", details={"policies": list(decision.policies)})
+
+    async def _uncommitted(self, fragment: str, outcome: Outcome, error: Exception, request: str) -> Refusal:
+        """Nothing was written: take back what the handler prepared, and record that the request failed."""
+        for step in outcome.after:
+            if step.forget is not None:
+                step.forget()
+        for result in outcome.results:
+            if not isinstance(result, Refusal):
+                release(result)
+        if isinstance(error, StoreError):
+            refusal = refuse(error)
+        elif isinstance(error, EntryTooLarge | UnknownEntry | AuditUnavailable | AuditDamaged):
+            refusal = Refusal(error.code, retry_after=1.0 if CODES[error.code].retry else None)
+        else:
+            refusal = Refusal("internal")
+        self._log.error("request.uncommitted", error, request=request)
+        return refusal if isinstance(error, _ADMITTING) else await self.refuse(fragment, refusal, request)
+
+
+def _tell(fragment: str, request: str, outcome: Outcome, batch: bool) -> str:  # noqa: FBT001
+    """The audit record: JSON, put together from parts that are JSON already. Values are never in it."""
+    results = outcome.results
+    if not batch:
+        first = results[0]
+        parts = f'"outcome":"{first.code.name if isinstance(first, Refusal) else "ok"}"'
+    elif any(isinstance(result, Refusal) for result in results):
+        codes = ",".join(f'"{result.code.name}"' if isinstance(result, Refusal) else '"ok"' for result in results)
+        parts = f'"outcome":"partial","items":[{codes}]'
+    else:
+        parts = f'"outcome":"ok","items":{len(results)}'
+    for name, fact in outcome.facts:
+        parts += f',"{name}":{fact}' if isinstance(fact, int) else f',"{name}":"{_escape(fact)}"'
+    return f'{{"request":"{request}",{fragment},{parts}}}'
+
+
+def _escape(text: str) -> str:
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    from json import dumps  # noqa: PLC0415 - names and digests need no escaping; what does is rare
+
+    return dumps(text)[1:-1]
+
+
+def release(answer: Answer) -> None:
+    """Give back the locked memory of an answer that will not be sent, or has been copied."""
+    for value in answer.values():
+        if isinstance(value, Sealed):
+            value.lease.release()
+        elif isinstance(value, Mapping):
+            for part in value.values():
+                if isinstance(part, Sealed):
+                    part.lease.release()

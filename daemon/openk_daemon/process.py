@@ -1,0 +1,143 @@
+"""The daemon's process: its event loop, its signals, its words to the service manager, its exit status."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable
+from openk_daemon.config import Config, ConfigError
+from openk_daemon.observe.log import Category, Form, Level, Log, open_log
+from openk_daemon.observe.notify import ServiceManager
+from openk_daemon.refusal import Refusal
+from openk_daemon.store.seam import StoreError
+from openk_daemon.wiring import Daemon, Ground, opened, prepare
+from openk_hsm.errors import HsmError, TokenMissing, TokenUninitialised, Unavailable, Untrusted, WrongPin
+from openk_memory.errors import LockedMemoryError
+
+MISCONFIGURED: Final = 78
+"""EX_CONFIG (sysexits.h): starting again gains nothing before an operator has changed something."""
+RETRY: Final = 75
+"""EX_TEMPFAIL: what is missing may be there later."""
+MISTAKE: Final = 70
+"""EX_SOFTWARE: a mistake in openk; the log has it whole."""
+
+_FINAL: Final = (ConfigError, Refusal, AuditDamaged, LockedMemoryError, WrongPin, TokenMissing, TokenUninitialised, Untrusted)
+_PASSING: Final = (HsmError, AuditUnavailable, Unavailable, StoreError)
+
+
+def serve(config: Config) -> int:
+    """Run until SIGTERM or SIGINT. The exit status. One thread must run."""
+    form = Form.TERMINAL if config.log.format == "text" else None
+    log = open_log(Level[config.log.level.upper()], form=form)
+    logging.basicConfig(handlers=[_Bridge(log.child(Category.STORAGE))], level=logging.INFO)
+    manager = ServiceManager()
+    try:
+        ground = prepare(config, log, manager)
+        trio.run(_run, ground)
+    except Exception as error:  # noqa: BLE001 - the last place: whatever it is must be said before the process ends
+        return _complain(log, manager, error)
+    log.info("stopped")
+    return 0
+
+
+async def _run(ground: Ground) -> None:
+    """Signals are heeded from the first moment: a stop during a slow start is a stop."""
+    try:
+        async with trio.open_nursery() as nursery:
+            ready = _Ready()
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+                nursery.start_soon(_stay_alive, ground.manager)
+                nursery.start_soon(_serve, ground, ready, nursery.cancel_scope)
+                async for number in signals:
+                    if number == signal.SIGHUP:
+                        await _reload(ground, ready.daemon)
+                        continue
+                    ground.manager.stopping("draining")
+                    ground.log.info("stopping", signal=signal.Signals(number).name)
+                    if ready.daemon is not None:
+                        await ready.daemon.stop()
+                    nursery.cancel_scope.cancel()
+                    break
+    finally:
+        if not ground.inherited:
+            with suppress(OSError):
+                ground.config.socket.path.unlink()
+
+
+class _Ready:
+    """The daemon, once it is one."""
+
+    daemon: Daemon | None = None
+
+
+async def _serve(ground: Ground, ready: _Ready, scope: trio.CancelScope) -> None:
+    async with opened(ground) as daemon:
+        ready.daemon = daemon
+        ground.log.info("ready", socket=str(ground.config.socket.path), hsm=daemon.token.label, policies=daemon.engine.policies)
+        ground.manager.ready("serving")
+        print(f"openkd ready: {ground.config.socket.path}", flush=True)
+        await trio.sleep_forever()
+    scope.cancel()
+
+
+async def _reload(ground: Ground, daemon: Daemon | None) -> None:
+    ground.manager.reloading()
+    if daemon is not None:
+        await daemon.reload()
+    ground.manager.ready("serving")
+
+
+async def _stay_alive(manager: ServiceManager) -> None:
+    """The watchdog hears of us as long as the loop turns."""
+    if manager.watchdog_seconds is None:
+        return
+    while True:
+        manager.alive()
+        await trio.sleep(manager.watchdog_seconds / 2)
+
+
+class _Bridge(logging.Handler):
+    """What rooms say through the standard library's logging (they know no other), in our log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        speak = self._log.error if record.levelno >= logging.ERROR else self._log.warning
+        if record.levelno >= logging.WARNING:
+            speak(record.name.removeprefix("openk_daemon."), error, text=record.getMessage())
+
+
+def _complain(log: Log, manager: ServiceManager, error: Exception) -> int:
+    """Say why the daemon does not run, each cause once, and choose the status."""
+    causes = list(_leaves(error))
+    for cause in causes:
+        mistakes = cause.mistakes if isinstance(cause, ConfigError) else (str(cause),)
+        for mistake in mistakes:
+            if isinstance(cause, Refusal):
+                log.error("not.started", None, code=cause.code.name, text=mistake, advice=cause.code.advice, details=str(dict(cause.details)))
+            elif isinstance(cause, _FINAL + _PASSING):
+                log.error("not.started", None, code=getattr(cause, "code", ""), text=mistake)
+            else:
+                log.critical("not.started", cause)
+    manager.stopping(str(causes[0]) if causes else "stopped")
+    if any(not isinstance(cause, _FINAL + _PASSING) for cause in causes):
+        return MISTAKE
+    final = any(isinstance(cause, _FINAL) or getattr(cause, "code", "") in {"store.foreign", "store.damaged", "daemon.misconfigured"} for cause in causes)
+    return MISCONFIGURED if final else RETRY
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error

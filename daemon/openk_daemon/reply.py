@@ -1,0 +1,77 @@
+"""From results to bytes: a response packed by msgpack, or, where a secret is in it, framed by hand in locked memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from openk.wire.writer import Writable, describe_error, lay_out_response, pack_response, total, write
+from openk_daemon.call import Answer, Sealed
+from openk_daemon.pipeline import Results, release
+from openk_daemon.refusal import Refusal
+from openk_memory.errors import Exhausted
+from openk_memory.lease import Lease
+from openk_memory.pool import Pool
+
+Form = Literal["pair", "map"]
+_RETRY: Final = 1.0
+
+
+def encode_error(msgid: int, refusal: Refusal, form: Form, request: str) -> bytes:
+    described = describe_error(
+        refusal.code, refusal.message, form=form, request=request, retry_after=refusal.retry_after, details=refusal.details
+    )
+    return pack_response(msgid, described, None)
+
+
+def encode(msgid: int, results: Results, batch: bool, form: Form, request: str, pool: Pool, owner: int) -> bytes | Lease:  # noqa: FBT001
+    """The response. A Lease holds one with secrets, exactly as long as it is; whoever sends it releases it.
+    The leases within `results` are given back."""
+    if not batch:
+        first = results[0]
+        if isinstance(first, Refusal):
+            return encode_error(msgid, first, form, request)
+        for value in first.values():
+            if isinstance(value, Sealed | Mapping):
+                break
+        else:
+            return pack_response(msgid, None, first)  # type: ignore[arg-type]  # nothing Sealed is in it
+    try:
+        return _encode_sealed(msgid, _writable(results, batch), pool, owner)
+    except Exhausted:
+        refusal = Refusal("daemon.overloaded", "no locked memory is free for the answer", retry_after=_RETRY)
+        return encode_error(msgid, refusal, form, request)
+    finally:
+        for result in results:
+            if not isinstance(result, Refusal):
+                release(result)
+
+
+def _encode_sealed(msgid: int, result: Writable, pool: Pool, owner: int) -> bytes | Lease:
+    pieces = lay_out_response(msgid, result)
+    if not any(isinstance(piece, memoryview) for piece in pieces):
+        return b"".join(pieces)
+    lease = pool.lease(total(pieces), owner)
+    write(lease.view, pieces)
+    return lease
+
+
+def _writable(results: Results, batch: bool) -> Writable:  # noqa: FBT001
+    if batch:
+        return {"results": [_item(result) for result in results]}
+    return _item(results[0])
+
+
+def _item(result: Answer | Refusal) -> Writable:
+    if isinstance(result, Refusal):
+        error = describe_error(result.code, result.message, form="map", retry_after=result.retry_after, details=result.details)
+        return {"error": error}
+    return {name: _value(value) for name, value in result.items()}
+
+
+def _value(value: object) -> Writable:
+    if isinstance(value, Sealed):
+        return value.lease.view[: value.length]
+    if isinstance(value, Mapping):
+        return {str(name): _value(part) for name, part in value.items()}
+    return value  # type: ignore[return-value]  # an Answer holds nothing but these

@@ -1,0 +1,267 @@
+"""The accept loop and the one task that moves every connection: no task per connection, none per request.
+
+trio waits for one epoll descriptor that holds them all: an idle connection costs its state and nothing else, and a
+wake-up serves everyone who is ready before replies leave together.  (docs/adr/0006-one-task-for-all-connections.md)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Final
+
+import trio
+
+from openk.wire.reader import Limits, Reader
+from openk_daemon.call import Handler
+from openk_daemon.config import Config
+from openk_daemon.connection import Bounds, Connection, Desk
+from openk_daemon.identity.peer import Identifier
+from openk_daemon.intake import Intake, Loaded
+from openk_daemon.observe.log import Log
+from openk_daemon.observe.metrics import Metrics
+from openk_daemon.pipeline import Pipeline
+from openk_daemon.refusal import Refusal
+from openk_memory.pool import Pool
+
+EVENTS: Final = 256
+"""Connections served before the replies of this wake-up leave."""
+ACCEPTS: Final = 32
+"""Connections accepted in one wake-up: those that are open already come first."""
+SWEEP: Final = 0.25
+"""Seconds between looks for overdue clients; also how long the accept loop rests when descriptors run out."""
+_OVERLOAD: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_BACKLOG: Final = 1024
+
+
+class Server:
+    """Serves `listeners` until `drain`. Whoever made the listeners closes them after `run`."""
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        config: Config,
+        identifier: Identifier,
+        handlers: Mapping[str, Handler],
+        loaded: Loaded,
+        pool: Pool,
+        metrics: Metrics,
+        log: Log,
+    ) -> None:
+        self._listeners = {listener.fileno(): listener for listener in listeners}
+        self._config = config
+        self._identifier = identifier
+        self._handlers = handlers
+        self._loaded = loaded
+        self._pool = pool
+        self._metrics = metrics
+        self._log = log
+        limits = config.limits
+        message = Limits(message_bytes=limits.message_bytes, depth=limits.nesting)
+        self._bounds = Bounds(message, limits.in_flight, limits.message_seconds)
+        self._desk: Desk | None = None
+        self._epoll = select.epoll()
+        self._connections: dict[int, Connection] = {}
+        self._dirty: list[Connection] = []
+        self._flusher: trio.lowlevel.Task | None = None
+        self._resting = False  # the accept loop, for want of descriptors
+        self._draining = False
+        self._accepted = 0
+
+    def open(self, pipeline: Pipeline) -> None:
+        """Give it the pipeline, and begin to accept."""
+        self._desk = Desk(pipeline, self._pool, self._metrics, self._log, self._bounds, self)
+        for listener in self._listeners.values():
+            listener.setblocking(False)
+            self._epoll.register(listener, select.EPOLLIN)
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    async def run(self) -> None:
+        """Until cancelled; then every connection is closed."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._flush_for_ever)
+                nursery.start_soon(self._sweep_for_ever)
+                while True:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
+                    self._turn()
+        finally:
+            for connection in list(self._connections.values()):
+                connection.close()
+            self._epoll.close()
+
+    def _turn(self) -> None:
+        connections = self._connections
+        for fd, event in self._epoll.poll(0, EVENTS):
+            connection = connections.get(fd)
+            if connection is None:
+                if fd in self._listeners:
+                    self._accept(self._listeners[fd])
+                continue
+            try:
+                if event & select.EPOLLIN:
+                    connection.readable()
+                elif event & (select.EPOLLHUP | select.EPOLLERR):
+                    connection.close()
+                if event & select.EPOLLOUT:
+                    connection.flush()
+            except Exception as error:  # noqa: BLE001 - one connection's trouble is not the others'
+                self._log.error("connection.failed", error, connection=connection.peer.connection)
+                connection.close()
+        self.flush()
+
+    # --- connection.Loop ---
+
+    def dirty(self, connection: Connection) -> None:
+        connection.queued = True
+        self._dirty.append(connection)
+        task = self._flusher
+        if task is not None:
+            self._flusher = None
+            trio.lowlevel.reschedule(task)
+
+    def listen(self, connection: Connection, *, read: bool, write: bool) -> None:
+        events = (select.EPOLLIN if read else 0) | (select.EPOLLOUT if write else 0)
+        self._epoll.modify(connection.fd, events)
+
+    def closed(self, connection: Connection) -> None:
+        if self._connections.pop(connection.fd, None) is not None:
+            with suppress(OSError):
+                self._epoll.unregister(connection.fd)
+            self._metrics.connections_closed += 1
+
+    def flush(self) -> None:
+        """Send what is ready. Also the store's hook after each group commit: replies wait for nothing else."""
+        while self._dirty:
+            dirty, self._dirty = self._dirty, []
+            for connection in dirty:
+                connection.queued = False
+                connection.flush()
+
+    async def _flush_for_ever(self) -> None:
+        """For replies that come from elsewhere than a wake-up of clients or of the store: the HSM's refusals, say."""
+
+        def stop(_: object) -> trio.lowlevel.Abort:
+            self._flusher = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            self._flusher = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(stop)
+            self.flush()
+
+    # --- accepting ---
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS):
+            try:
+                sock, _address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _OVERLOAD:
+                    self._rest(error)
+                return
+            self._welcome(sock)
+
+    def _rest(self, error: OSError) -> None:
+        """No descriptors or memory for another connection: leave clients in the backlog for a moment. The connections
+        that are open are served all the while."""
+        if not self._resting:
+            self._resting = True
+            self._log.warning("accept.resting", reason=os.strerror(error.errno or 0), connections=len(self._connections))
+            for fd in self._listeners:
+                self._epoll.modify(fd, 0)
+
+    def _welcome(self, sock: socket.socket) -> None:
+        desk = self._desk
+        self._accepted += 1
+        if desk is None or self._draining or len(self._connections) >= self._config.limits.connections:
+            self._metrics.connections_refused += 1
+            self._log.warning("connection.refused", connections=len(self._connections))
+            sock.close()
+            return
+        try:
+            peer = self._identifier.identify(sock, self._accepted)
+        except Refusal as refusal:
+            self._metrics.connections_refused += 1
+            self._log.warning("connection.unidentified", refusal.__cause__ or refusal)
+            sock.close()
+            return
+        sock.setblocking(False)
+        reader = Reader(self._bounds.message)
+        intake = Intake(reader, peer, self._handlers, self._loaded)
+        connection = Connection(sock, peer, reader, intake, desk)
+        self._connections[connection.fd] = connection
+        self._epoll.register(connection.fd, select.EPOLLIN)
+        self._metrics.connections_opened += 1
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await trio.sleep(SWEEP)
+            now = monotonic()
+            if self._resting and not self._draining:
+                self._resting = False
+                for fd in self._listeners:
+                    self._epoll.modify(fd, select.EPOLLIN)
+            for connection in [found for found in self._connections.values() if found.overdue(now)]:
+                self._log.warning("connection.overdue", connection=connection.peer.connection, uid=connection.peer.caller.uid)
+                connection.close()
+
+    async def drain(self, seconds: float) -> int:
+        """Accept no more, read no more, let what is in flight be answered; after `seconds` give the rest up. The
+        number of connections that were cut off."""
+        self._draining = True
+        for fd in self._listeners:
+            with suppress(OSError):
+                self._epoll.unregister(fd)
+        with trio.move_on_after(seconds):
+            for connection in list(self._connections.values()):
+                connection.finish()
+            while self._connections:
+                await trio.sleep(0.01)
+        return len(self._connections)
+
+
+def listen(path: str, mode: int, group: int | None) -> socket.socket:
+    """A Unix socket at `path`, with its permissions set before anyone can connect. A dead socket there is replaced, a
+    live one is not. Raises OSError; FileExistsError where another daemon listens, or something else lies there."""
+    _clear(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        old = os.umask(0o777)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(old)
+        if group is not None:
+            os.chown(path, -1, group)
+        os.chmod(path, mode)
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _clear(path: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.connect(path)
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except OSError as error:
+            raise FileExistsError(errno.EEXIST, "something that is no socket lies there", path) from error
+    raise FileExistsError(errno.EADDRINUSE, "another daemon listens there", path)
+
