@@ -93,10 +93,7 @@ class WorkerLane:
         except Busy as error:
             operation.pending.fail(error)
             return operation.pending
-        task = self._pumper
-        if task is not None:
-            self._pumper = None
-            trio.lowlevel.reschedule(task)
+        self._wake()
         return operation.pending
 
     def generate(self, spec: KeySpec, wrapper: Wrapper, context: bytes) -> Pending[Generated]:
@@ -132,8 +129,8 @@ class WorkerLane:
     def health(self) -> LaneHealth:
         flying = sum(batch.left for link in self._links for batch in link.batches.values())
         flying += sum(len(link.cold) for link in self._links)
-        queued = self._queue.count + len(self._replay) + len(self._cold)
-        return LaneHealth(self.name, self.state, len(self._links), queued, flying, self._restarts, self._replayed)
+        waiting = self._queue.count + len(self._replay) + len(self._cold)
+        return LaneHealth(self.name, self.state, len(self._links), waiting, flying, self._restarts, self._replayed)
 
     @property
     def state(self) -> LaneState:
@@ -177,6 +174,12 @@ class WorkerLane:
             await trio.lowlevel.wait_task_rescheduled(stop)
             self._pump()
 
+    def _wake(self) -> None:
+        task = self._pumper
+        if task is not None:
+            self._pumper = None
+            trio.lowlevel.reschedule(task)
+
     async def _tick_for_ever(self) -> None:
         while True:
             self._now = now = monotonic()
@@ -192,7 +195,7 @@ class WorkerLane:
             if self._links:
                 self._since = now
             elif self._open and now - self._since > self._limits.breaker:
-                self._trip(self._refusal)
+                self._trip()
             self._pump()
             await trio.sleep(TICK)
 
@@ -205,12 +208,12 @@ class WorkerLane:
                 else:
                     waiting.append(item)  # type: ignore[arg-type]  # it came from there
 
-    def _trip(self, refusal: HsmError | None) -> None:
+    def _trip(self) -> None:
         """Open the breaker: fail what waits, and what comes, at once."""
         self._open = False
-        self._refusal = refusal
-        self._report("hsm down", {"lane": self.name, "code": refusal.code if refusal else "hsm.unavailable"})
-        self._fail_waiting(self._outage())
+        outage = self._outage()
+        self._report("hsm down", {"lane": self.name, "code": outage.code})
+        self._fail_waiting(outage)
         self._announce()
 
     def _announce(self) -> None:
@@ -228,10 +231,8 @@ class WorkerLane:
         self._replay.clear()
         cold, self._cold = self._cold, deque()
         infos, self._info_waiters = self._info_waiters, []
-        for operation in waiting:
-            operation.pending.fail(error)
-        for call in cold:
-            call.pending.fail(error)
+        for item in (*waiting, *cold):
+            item.pending.fail(error)
         for pending in infos:
             pending.fail(error)
 
@@ -301,10 +302,7 @@ class WorkerLane:
             cold.pending.fail(Busy("too many calls wait for the HSM", retry_after=1.0))
         else:
             self._cold.append(cold)
-            task = self._pumper
-            if task is not None:
-                self._pumper = None
-                trio.lowlevel.reschedule(task)
+            self._wake()
         return answer
 
     # --- workers ---
@@ -332,7 +330,7 @@ class WorkerLane:
         self._report("hsm worker refuses", {"lane": self.name, "code": error.code, "text": str(error)})
         self._refusal = error
         if isinstance(error, WrongPin) and not self._links and self._open:
-            self._trip(error)
+            self._trip()
 
     async def _connect(self, path: str) -> Link:
         """Raises OSError when nobody listens, HsmError when the worker says why it does not serve."""
