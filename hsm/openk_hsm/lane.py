@@ -81,8 +81,6 @@ class WorkerLane:
         self._pumper: trio.lowlevel.Task | None = None
         self._changed = trio.Event()
 
-    # --- seam.Lane ---
-
     def submit(self, operation: Operation) -> Pending[bytes | int]:
         if not self._open:
             operation.pending.fail(self._outage())
@@ -231,12 +229,10 @@ class WorkerLane:
         self._replay.clear()
         cold, self._cold = self._cold, deque()
         infos, self._info_waiters = self._info_waiters, []
-        for item in (*waiting, *cold):
-            item.pending.fail(error)
-        for pending in infos:
+        for operation in waiting:
+            operation.pending.fail(error)
+        for pending in (*(call.pending for call in cold), *infos):
             pending.fail(error)
-
-    # --- pumping ---
 
     def _pump(self) -> None:
         """Give free workers what waits, least loaded first."""
@@ -304,8 +300,6 @@ class WorkerLane:
             self._cold.append(cold)
             self._wake()
         return answer
-
-    # --- workers ---
 
     async def _keep(self, path: str) -> None:
         """A link to one worker, again and again."""
