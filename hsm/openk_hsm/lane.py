@@ -231,7 +231,9 @@ class WorkerLane:
         infos, self._info_waiters = self._info_waiters, []
         for operation in waiting:
             operation.pending.fail(error)
-        for pending in (*(call.pending for call in cold), *infos):
+        for call in cold:
+            call.pending.fail(error)
+        for pending in infos:
             pending.fail(error)
 
     def _pump(self) -> None:
