@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,7 +138,7 @@ def start_daemon(folder: Path, workers: int = 1, environment: Mapping[str, str] 
 @contextmanager
 def running_daemon(
     folder: Path, workers: int = 1, environment: Mapping[str, str] | None = None
-) -> Iterator[RunningDaemon]:
+) -> Generator[RunningDaemon]:
     """`openkd --dev folder`, ready; at the end it must stop by SIGTERM with status 0 and a clean log."""
     folder.with_name(folder.name + ".log").unlink(missing_ok=True)
     daemon = start_daemon(folder, workers, environment)
