@@ -207,13 +207,13 @@ class Log:
     def info(self, event: str, /, **facts: object) -> None:
         self._write(Level.INFO, event, None, facts)
 
-    def warning(self, event: str, /, error: BaseException | None = None, **facts: object) -> None:
+    def warning(self, event: str, error: BaseException | None = None, /, **facts: object) -> None:
         self._write(Level.WARNING, event, error, facts)
 
-    def error(self, event: str, /, error: BaseException | None = None, **facts: object) -> None:
+    def error(self, event: str, error: BaseException | None = None, /, **facts: object) -> None:
         self._write(Level.ERROR, event, error, facts)
 
-    def critical(self, event: str, /, error: BaseException | None = None, **facts: object) -> None:
+    def critical(self, event: str, error: BaseException | None = None, /, **facts: object) -> None:
         self._write(Level.CRITICAL, event, error, facts)
 
     @property
