@@ -55,9 +55,13 @@ async def refusal(token: Token, socket: Path, pin_file: Path | None = None, uri:
     """What a lane hears of a worker that cannot serve."""
     with worker(uri, socket, pin_file or token.pin_file, token.environment):
         async with lane_over([socket], limits=Limits(handoff_bytes=64 << 10, breaker=0.4)) as lane:
-            with trio.fail_after(5), pytest.raises(HsmError) as refused:
-                await lane.ready()
-            return refused.value
+            with trio.fail_after(5):
+                while True:
+                    with pytest.raises(HsmError) as refused:
+                        await lane.ready()
+                    if not str(refused.value).startswith("no worker"):  # a slow machine: the breaker was first
+                        return refused.value
+                    await trio.sleep(0.01)
 
 
 async def test_a_wrong_pin_is_tried_exactly_once_and_latches(token: Token, tmp_path: Path) -> None:

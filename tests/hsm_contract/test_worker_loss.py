@@ -310,7 +310,7 @@ async def test_another_token_behind_the_same_socket_is_refused(tmp_path: Path) -
     pin = tmp_path / "pin"
     pin.write_text("1234")
     socket = tmp_path / "s"
-    async with lane_over([socket], limits=Limits(handoff_bytes=HANDOFF, breaker=0.3)) as lane:
+    async with lane_over([socket], limits=Limits(handoff_bytes=HANDOFF, breaker=2.0)) as lane:
         with worker(f"software:state={tmp_path}/one", socket, pin, os.environ, "--allow-software"):
             await lane.ready()
         with worker(f"software:state={tmp_path}/two", socket, pin, os.environ, "--allow-software"), trio.fail_after(5):
