@@ -43,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Try it: `openkd --dev /tmp/openk`, then `openk --socket /tmp/openk/openkd.sock health`.",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", type=Path, metavar="FILE", help="run with this configuration (docs/configuration.md)")
+    source.add_argument(
+        "--config", type=Path, metavar="FILE", help="run with this configuration (docs/configuration.md)"
+    )
     source.add_argument(
         "--dev", type=Path, metavar="DIR",
         help="run with everything in DIR: a SoftHSM2 token with a random PIN, state, policies to edit, the socket "
@@ -77,7 +79,18 @@ def _supervise(folder: Path, config: Config) -> int:
     children = [
         monitor.Child(
             f"hsm-{number}",
-            [*_python("openk_hsm"), "serve", "--uri", token, "--pin-file", str(folder / "pin"), "--socket", str(path), "--mode", "600"],
+            [
+                *_python("openk_hsm"),
+                "serve",
+                "--uri",
+                token,
+                "--pin-file",
+                str(folder / "pin"),
+                "--socket",
+                str(path),
+                "--mode",
+                "600",
+            ],
             worker_environment(environment),
         )
         for number, path in enumerate(hsm.sockets)
@@ -98,7 +111,7 @@ def _dev_token(folder: Path) -> str | None:
     known = folder / "token-uri"
     if known.exists():
         return known.read_text().strip()
-    made = subprocess.run(
+    made = subprocess.run(  # noqa: S603 - our own module, our own arguments
         [*_python("openk_hsm"), "dev-token", "--dir", str(folder), "--json"], stdout=subprocess.PIPE, check=False
     )
     if made.returncode:

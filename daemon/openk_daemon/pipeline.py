@@ -38,15 +38,19 @@ class Pipeline:
         self._log = log
 
     async def answer(
-        self, prepared: Prepared, arguments: Arguments, items: Sequence[Arguments], batch: bool, peer: Peer, request: str  # noqa: FBT001 - hot: positional
+        self,
+        prepared: Prepared,
+        arguments: Arguments,
+        items: Sequence[Arguments],
+        batch: bool,  # noqa: FBT001 - hot: positional
+        peer: Peer,
+        request: str,
     ) -> Results | Refusal:
         """The results, one for each item, or the refusal of all; either way recorded."""
         try:
             resource = prepared.resource or Resource("Key", prepared.name, await self._describe(prepared.name))
             self._decide(prepared, resource, peer)
-            outcome = await prepared.handler(
-                Call(prepared.method, arguments, items, batch, resource, peer, request)
-            )
+            outcome = await prepared.handler(Call(prepared.method, arguments, items, batch, resource, peer, request))
         except Refusal as refusal:
             return await self.refuse(prepared.fragment, refusal, request)
         except Exception as error:  # noqa: BLE001 - a mistake of ours: the client hears "internal", the log everything
@@ -57,7 +61,10 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - judged in _uncommitted
             return await self._uncommitted(prepared.fragment, outcome, error, request)
         for step in outcome.after:
-            step.apply()
+            try:
+                step.apply()
+            except Exception as error:  # noqa: BLE001 - it is durable: the client must hear so, and the other steps be taken
+                self._log.error("request.unapplied", error, request=request, method=prepared.method.name)
         return outcome.results
 
     async def refuse(self, fragment: str, refusal: Refusal, request: str) -> Refusal:
@@ -81,13 +88,20 @@ class Pipeline:
             self._log.warning("policy.error", method=prepared.method.name, text=error)
         subject = prepared.name or "the system"
         why = f"forbidden by {', '.join(decision.policies)}" if decision.policies else "no policy allows it"
-        raise Refusal("policy.denied", f"{prepared.method.name} on {subject}: {why}", details={"policies": list(decision.policies)})
+        raise Refusal(
+            "policy.denied",
+            f"{prepared.method.name} on {subject}: {why}",
+            details={"policies": list(decision.policies)},
+        )
 
     async def _uncommitted(self, fragment: str, outcome: Outcome, error: Exception, request: str) -> Refusal:
         """Nothing was written: take back what the handler prepared, and record that the request failed."""
         for step in outcome.after:
             if step.forget is not None:
-                step.forget()
+                try:
+                    step.forget()
+                except Exception as mistake:  # noqa: BLE001 - the rest has to be taken back all the same
+                    self._log.error("request.unforgotten", mistake, request=request)
         for result in outcome.results:
             if not isinstance(result, Refusal):
                 release(result)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 import trio
 
@@ -30,7 +31,16 @@ _COLLECT: Final = (50_000, 20, 20)
 MISTAKE: Final = 70
 """EX_SOFTWARE: a mistake in openk; the log has it whole."""
 
-_FINAL: Final = (ConfigError, Refusal, AuditDamaged, LockedMemoryError, WrongPin, TokenMissing, TokenUninitialised, Untrusted)
+_FINAL: Final = (
+    ConfigError,
+    Refusal,
+    AuditDamaged,
+    LockedMemoryError,
+    WrongPin,
+    TokenMissing,
+    TokenUninitialised,
+    Untrusted,
+)
 _PASSING: Final = (HsmError, AuditUnavailable, Unavailable, StoreError)
 
 
@@ -92,9 +102,12 @@ async def _serve(ground: Ground, ready: _Ready, scope: trio.CancelScope) -> None
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_COLLECT)
-        ground.log.info("ready", socket=str(ground.config.socket.path), hsm=daemon.token.label, policies=daemon.engine.policies)
+        ground.log.info(
+            "ready", socket=str(ground.config.socket.path), hsm=daemon.token.label, policies=daemon.engine.policies
+        )
         ground.manager.ready("serving")
-        print(f"openkd ready: {ground.config.socket.path}", flush=True)
+        sys.stdout.write(f"openkd ready: {ground.config.socket.path}\n")
+        sys.stdout.flush()
         await ready.over.wait()
     scope.cancel()
 
@@ -136,7 +149,14 @@ def _complain(log: Log, manager: ServiceManager, error: Exception) -> int:
         mistakes = cause.mistakes if isinstance(cause, ConfigError) else (str(cause),)
         for mistake in mistakes:
             if isinstance(cause, Refusal):
-                log.error("not.started", None, code=cause.code.name, text=mistake, advice=cause.code.advice, details=str(dict(cause.details)))
+                log.error(
+                    "not.started",
+                    None,
+                    code=cause.code.name,
+                    text=mistake,
+                    advice=cause.code.advice,
+                    details=str(dict(cause.details)),
+                )
             elif isinstance(cause, _FINAL + _PASSING):
                 log.error("not.started", None, code=getattr(cause, "code", ""), text=mistake)
             else:
@@ -144,13 +164,18 @@ def _complain(log: Log, manager: ServiceManager, error: Exception) -> int:
     manager.stopping(str(causes[0]) if causes else "stopped")
     if any(not isinstance(cause, _FINAL + _PASSING) for cause in causes):
         return MISTAKE
-    final = any(isinstance(cause, _FINAL) or getattr(cause, "code", "") in {"store.foreign", "store.damaged", "daemon.misconfigured"} for cause in causes)
+    final = any(
+        isinstance(cause, _FINAL)
+        or getattr(cause, "code", "") in {"store.foreign", "store.damaged", "daemon.misconfigured"}
+        for cause in causes
+    )
     return MISCONFIGURED if final else RETRY
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        for part in group.exceptions:
             yield from _leaves(part)
     else:
         yield error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from openk.wire.writer import Writable, describe_error, lay_out_response, pack_response, total, write
 from openk_daemon.call import Answer, Sealed
@@ -19,12 +19,19 @@ _RETRY: Final = 1.0
 
 def encode_error(msgid: int, refusal: Refusal, form: Form, request: str) -> bytes:
     described = describe_error(
-        refusal.code, refusal.message, form=form, request=request, retry_after=refusal.retry_after, details=refusal.details
+        refusal.code,
+        refusal.message,
+        form=form,
+        request=request,
+        retry_after=refusal.retry_after,
+        details=refusal.details,
     )
     return pack_response(msgid, described, None)
 
 
-def encode(msgid: int, results: Results, batch: bool, form: Form, request: str, pool: Pool, owner: int) -> bytes | Lease:  # noqa: FBT001
+def encode(
+    msgid: int, results: Results, batch: bool, form: Form, request: str, pool: Pool, owner: int
+) -> bytes | Lease:
     """The response. A Lease holds one with secrets, exactly as long as it is; whoever sends it releases it.
     The leases within `results` are given back."""
     if not batch:
@@ -52,7 +59,11 @@ def _encode_sealed(msgid: int, result: Writable, pool: Pool, owner: int) -> byte
     if not any(isinstance(piece, memoryview) for piece in pieces):
         return b"".join(pieces)
     lease = pool.lease(total(pieces), owner)
-    write(lease.view, pieces)
+    try:
+        write(lease.view, pieces)
+    except BaseException:
+        lease.release()
+        raise
     return lease
 
 
@@ -64,7 +75,9 @@ def _writable(results: Results, batch: bool) -> Writable:  # noqa: FBT001
 
 def _item(result: Answer | Refusal) -> Writable:
     if isinstance(result, Refusal):
-        error = describe_error(result.code, result.message, form="map", retry_after=result.retry_after, details=result.details)
+        error = describe_error(
+            result.code, result.message, form="map", retry_after=result.retry_after, details=result.details
+        )
         return {"error": error}
     return {name: _value(value) for name, value in result.items()}
 
@@ -73,5 +86,6 @@ def _value(value: object) -> Writable:
     if isinstance(value, Sealed):
         return value.lease.view[: value.length]
     if isinstance(value, Mapping):
-        return {str(name): _value(part) for name, part in value.items()}
+        parts = cast("Mapping[str, object]", value)
+        return {name: _value(part) for name, part in parts.items()}
     return value  # type: ignore[return-value]  # an Answer holds nothing but these

@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import socket
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
@@ -21,6 +22,7 @@ from openk.wire.reader import Limits, Reader
 from openk_daemon.call import Handler
 from openk_daemon.config import Config
 from openk_daemon.connection import Bounds, Connection, Desk
+from openk_daemon.identity.caller import Peer
 from openk_daemon.identity.peer import Identifier
 from openk_daemon.intake import Intake, Loaded
 from openk_daemon.observe.log import Log
@@ -35,6 +37,8 @@ ACCEPTS: Final = 32
 """Connections accepted in one wake-up: those that are open already come first."""
 SWEEP: Final = 0.25
 """Seconds between looks for overdue clients; also how long the accept loop rests when descriptors run out."""
+SPARES: Final = 2
+"""Descriptors in reserve, so that whoever got the last one can still be identified."""
 _OVERLOAD: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _BACKLOG: Final = 1024
 
@@ -71,7 +75,10 @@ class Server:
         self._flusher: trio.lowlevel.Task | None = None
         self._resting = False  # the accept loop, for want of descriptors
         self._draining = False
+        self._gone = trio.Event()
         self._accepted = 0
+        self._spares: list[int] = []
+        self._open_spares()
 
     def open(self, pipeline: Pipeline) -> None:
         """Give it the pipeline, and begin to accept."""
@@ -97,14 +104,16 @@ class Server:
             for connection in list(self._connections.values()):
                 connection.close()
             self._epoll.close()
+            self._close_spares()
 
     def _turn(self) -> None:
         connections = self._connections
+        knocking: list[socket.socket] = []
         for fd, event in self._epoll.poll(0, EVENTS):
             connection = connections.get(fd)
             if connection is None:
                 if fd in self._listeners:
-                    self._accept(self._listeners[fd])
+                    knocking.append(self._listeners[fd])
                 continue
             try:
                 if event & select.EPOLLIN:
@@ -114,9 +123,14 @@ class Server:
                 if event & select.EPOLLOUT:
                     connection.flush()
             except Exception as error:  # noqa: BLE001 - one connection's trouble is not the others'
-                self._log.error("connection.failed", error, connection=connection.peer.connection)
-                connection.close()
+                self._give_up(connection, error)
         self.flush()
+        for listener in knocking:  # last: a descriptor closed above may be a new connection's now
+            self._accept(listener)
+
+    def _give_up(self, connection: Connection, error: Exception) -> None:
+        self._log.error("connection.failed", error, connection=connection.peer.connection)
+        connection.close()
 
     # --- connection.Loop ---
 
@@ -137,6 +151,7 @@ class Server:
             with suppress(OSError):
                 self._epoll.unregister(connection.fd)
             self._metrics.connections_closed += 1
+            self._gone.set()
 
     def flush(self) -> None:
         """Send what is ready. Also the store's hook after each group commit: replies wait for nothing else."""
@@ -144,7 +159,10 @@ class Server:
             dirty, self._dirty = self._dirty, []
             for connection in dirty:
                 connection.queued = False
-                connection.flush()
+                try:
+                    connection.flush()
+                except Exception as error:  # noqa: BLE001 - the replies of the others leave all the same
+                    self._give_up(connection, error)
 
     async def _flush_for_ever(self) -> None:
         """For replies that come from elsewhere than a wake-up of clients or of the store: the HSM's refusals, say."""
@@ -154,9 +172,9 @@ class Server:
             return trio.lowlevel.Abort.SUCCEEDED
 
         while True:
+            self.flush()
             self._flusher = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(stop)
-            self.flush()
 
     # --- accepting ---
 
@@ -170,14 +188,21 @@ class Server:
                 if error.errno in _OVERLOAD:
                     self._rest(error)
                 return
-            self._welcome(sock)
+            try:
+                self._welcome(sock)
+            except Exception as error:  # noqa: BLE001 - a newcomer's trouble is not that of those who are served
+                self._log.error("connection.failed", error)
+                self._connections.pop(sock.fileno(), None)
+                sock.close()
 
     def _rest(self, error: OSError) -> None:
         """No descriptors or memory for another connection: leave clients in the backlog for a moment. The connections
         that are open are served all the while."""
         if not self._resting:
             self._resting = True
-            self._log.warning("accept.resting", reason=os.strerror(error.errno or 0), connections=len(self._connections))
+            self._log.warning(
+                "accept.resting", reason=os.strerror(error.errno or 0), connections=len(self._connections)
+            )
             for fd in self._listeners:
                 self._epoll.modify(fd, 0)
 
@@ -190,7 +215,7 @@ class Server:
             sock.close()
             return
         try:
-            peer = self._identifier.identify(sock, self._accepted)
+            peer = self._identify(sock)
         except Refusal as refusal:
             self._metrics.connections_refused += 1
             self._log.warning("connection.unidentified", refusal.__cause__ or refusal)
@@ -204,6 +229,32 @@ class Server:
         self._epoll.register(connection.fd, select.EPOLLIN)
         self._metrics.connections_opened += 1
 
+    def _identify(self, sock: socket.socket) -> Peer:
+        """Raises Refusal. Identifying takes two descriptors for a moment: where the newcomer has got the last one, those
+        kept in reserve."""
+        try:
+            return self._identifier.identify(sock, self._accepted)
+        except Refusal as refusal:
+            cause = refusal.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in _OVERLOAD:
+                raise
+            self._close_spares()
+            try:
+                peer = self._identifier.identify(sock, self._accepted)
+            finally:
+                self._open_spares()
+            self._rest(cause)
+            return peer
+
+    def _open_spares(self) -> None:
+        with suppress(OSError):
+            while len(self._spares) < SPARES:
+                self._spares.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+
+    def _close_spares(self) -> None:
+        while self._spares:
+            os.close(self._spares.pop())
+
     async def _sweep_for_ever(self) -> None:
         while True:
             await trio.sleep(SWEEP)
@@ -213,8 +264,10 @@ class Server:
                 for fd in self._listeners:
                     self._epoll.modify(fd, select.EPOLLIN)
             for connection in [found for found in self._connections.values() if found.overdue(now)]:
-                self._log.warning("connection.overdue", connection=connection.peer.connection, uid=connection.peer.caller.uid)
-                connection.close()
+                self._log.warning(
+                    "connection.overdue", connection=connection.peer.connection, uid=connection.peer.caller.uid
+                )
+                connection.expire()
 
     async def drain(self, seconds: float) -> int:
         """Accept no more, read no more, let what is in flight be answered; after `seconds` give the rest up. The
@@ -227,7 +280,8 @@ class Server:
             for connection in list(self._connections.values()):
                 connection.finish()
             while self._connections:
-                await trio.sleep(0.01)
+                self._gone = trio.Event()
+                await self._gone.wait()
         return len(self._connections)
 
 
@@ -253,15 +307,17 @@ def listen(path: str, mode: int, group: int | None) -> socket.socket:
 
 
 def _clear(path: str) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):  # connecting to a file is refused just like to a dead socket
+            raise FileExistsError(errno.EEXIST, "something that is no socket lies there", path)
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(path)
-        except FileNotFoundError:
-            return
         except ConnectionRefusedError:
             os.unlink(path)
             return
-        except OSError as error:
-            raise FileExistsError(errno.EEXIST, "something that is no socket lies there", path) from error
+        except BlockingIOError:  # its backlog is full: a daemon that is alive and busy
+            pass
     raise FileExistsError(errno.EADDRINUSE, "another daemon listens there", path)
-

@@ -1,8 +1,8 @@
 """The composition root: the only place that names concrete classes and joins them.
 
-Order at the start, each step with its reason:
-    locked memory proves itself ─▶ policies are read ─▶ sockets are bound ─▶ the process confines itself (one thread yet)
-    ─▶ store (its commit thread) ─▶ lane ─▶ audit log recovers ─▶ keys recover ─▶ ready
+Order at the start:
+    locked memory proves itself ─▶ policies are read ─▶ sockets are bound ─▶ the process confines itself
+    (one thread yet) ─▶ store (its commit thread) ─▶ lane ─▶ audit log recovers ─▶ keys recover ─▶ ready
 At the stop the same way back: clients drain, the head of the log is signed, store and lane close.
 """
 
@@ -83,7 +83,9 @@ def prepare(config: Config, log: Log, manager: ServiceManager) -> Ground:
     """Everything that needs the whole file system, then the confinement. One thread must run. Raises ConfigError,
     Refusal (policies), OSError, LockedMemoryError; each says what to do."""
     if len(config.hsm) != 1:
-        raise ConfigError([f"{len(config.hsm)} HSMs are configured: this version of openk works with exactly one [hsm.NAME]"])
+        raise ConfigError(
+            [f"{len(config.hsm)} HSMs are configured: this version of openk works with exactly one [hsm.NAME]"]
+        )
     selftest.run()
     limits = config.limits
     pool = Pool(limits.locked_memory_bytes, owner_bytes=limits.locked_memory_per_uid_bytes)
@@ -109,7 +111,9 @@ def _bind(config: Config) -> socket:
         try:
             group = getgrnam(config.socket.group).gr_gid
         except KeyError:
-            raise ConfigError([f"socket.group: there is no group {config.socket.group!r}: create it or name another"]) from None
+            raise ConfigError(
+                [f"socket.group: there is no group {config.socket.group!r}: create it or name another"]
+            ) from None
     try:
         return listen(str(config.socket.path), config.socket.mode, group)
     except OSError as error:
@@ -119,7 +123,9 @@ def _bind(config: Config) -> socket:
 class Daemon:
     """All rooms, joined. `open` yields one that is ready; `stop` drains it."""
 
-    def __init__(self, ground: Ground, store: SqliteStore, lane: WorkerLane, token: TokenInfo, ledger: LogLedger) -> None:
+    def __init__(
+        self, ground: Ground, store: SqliteStore, lane: WorkerLane, token: TokenInfo, ledger: LogLedger
+    ) -> None:
         config = self.config = ground.config
         self.log = ground.log
         self.engine = ground.engine
@@ -139,7 +145,14 @@ class Daemon:
         requests = self.log.child(Category.REQUESTS)
         identifier = Identifier(config.administrators)
         self.server = Server(
-            ground.listeners, config, identifier, self._handlers(), self.keys.loaded_resource, self.pool, self.metrics, requests
+            ground.listeners,
+            config,
+            identifier,
+            self._handlers(),
+            self.keys.loaded_resource,
+            self.pool,
+            self.metrics,
+            requests,
         )
         self.pipeline = Pipeline(self.engine, ledger, self.keys.describe_resource, requests)
         store.after_group = self._after_group
@@ -194,7 +207,11 @@ class Daemon:
         metrics.watch("locked_memory_bytes", "Locked memory in use.", lambda: pool.in_use)
         metrics.watch("locked_memory_peak_bytes", "Most locked memory ever in use.", lambda: pool.peak)
         metrics.watch("audit_entries", "Entries in the audit log.", self.store.log_size)
-        metrics.watch("audit_unsigned_entries", "Entries behind the newest signature.", lambda: self.store.log_size() - self.ledger.signed_size)
+        metrics.watch(
+            "audit_unsigned_entries",
+            "Entries behind the newest signature.",
+            lambda: self.store.log_size() - self.ledger.signed_size,
+        )
         metrics.watch("store_queued_units", "Units that wait for a commit.", lambda: self.store.queued)
         metrics.watch("policy_epoch", "Grows with each reload.", lambda: self.engine.epoch)
         metrics.watch("policy_decisions_remembered", "Decisions in the cache.", lambda: self.engine.remembered)
@@ -261,7 +278,12 @@ async def opened(ground: Ground) -> AsyncGenerator[Daemon]:
         async with trio.open_nursery() as below:
             below.start_soon(store.run)
             name, hsm = next(iter(config.hsm.items()))
-            lane = WorkerLane(name, [str(path) for path in hsm.sockets], limits=_lane_limits(config, hsm), report=partial(_report, log.child(Category.HSM)))
+            lane = WorkerLane(
+                name,
+                [str(path) for path in hsm.sockets],
+                limits=_lane_limits(config, hsm),
+                report=partial(_report, log.child(Category.HSM)),
+            )
             below.start_soon(lane.run)
             token = await lane.ready()
             ledger = _ledger(config, store, lane, token)
@@ -273,12 +295,16 @@ async def opened(ground: Ground) -> AsyncGenerator[Daemon]:
 
 
 @asynccontextmanager
-async def _recovered(ground: Ground, store: SqliteStore, lane: WorkerLane, token: TokenInfo, ledger: LogLedger) -> AsyncGenerator[Daemon]:
+async def _recovered(
+    ground: Ground, store: SqliteStore, lane: WorkerLane, token: TokenInfo, ledger: LogLedger
+) -> AsyncGenerator[Daemon]:
     recovery = await ledger.recover()
     if recovery.disagreements:
         for found in recovery.disagreements:
             ground.log.error("store.disagrees", record=str(found))
-        raise AuditDamaged(f"{len(recovery.disagreements)} records of the store are not what the audit log says was written")
+        raise AuditDamaged(
+            f"{len(recovery.disagreements)} records of the store are not what the audit log says was written"
+        )
     if recovery.unsigned:
         ground.log.warning("audit.recovered", unsigned=recovery.unsigned, size=recovery.size)
     daemon = Daemon(ground, store, lane, token, ledger)
@@ -317,7 +343,9 @@ def _ledger(config: Config, store: SqliteStore, lane: WorkerLane, token: TokenIn
         operation = Operation(OpCode.SIGN, _SIGNATURE, AUDIT_KEY, Mechanism.EDDSA, message)
         return lane.submit(operation)  # type: ignore[return-value]  # without `into` the answer is bytes
 
-    rules = Rules(audit.checkpoint_seconds, audit.checkpoint_entries, audit.reserve_bytes, unaudited=frozenset(UNAUDITED))
+    rules = Rules(
+        audit.checkpoint_seconds, audit.checkpoint_entries, audit.reserve_bytes, unaudited=frozenset(UNAUDITED)
+    )
     folder = os.path.join(config.state, "audit")
     return LogLedger(store, folder, origin=audit.origin, public=token.audit_public, sign=sign, rules=rules)
 
@@ -327,7 +355,7 @@ def _lane_limits(config: Config, hsm: Hsm) -> LaneLimits:
 
 
 def _report(log: Log, event: str, fields: Mapping[str, object]) -> None:
-    log.warning(event.replace(" ", "."), **fields)
+    log.warning(event.replace(" ", "."), None, **fields)
 
 
 __all__ = ["Daemon", "Ground", "HsmError", "opened", "prepare"]

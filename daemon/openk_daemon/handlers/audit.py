@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable, Ledger, UnknownEntry
-from openk_daemon.call import Call, Handler, Outcome
+from openk_daemon.call import Answer, Call, Handler, Outcome, Plain
 from openk_daemon.hierarchy.refusals import refusing
 from openk_daemon.refusal import Refusal
 
@@ -26,7 +26,7 @@ class AuditHandlers:
 
     async def head(self, _call: Call) -> Outcome:
         head = await self._ledger.head()
-        answer = {
+        answer: Answer = {
             "checkpoint": head.checkpoint,
             "signed_size": head.signed_size,
             "size": head.size,
@@ -36,7 +36,7 @@ class AuditHandlers:
 
     async def prove(self, call: Call) -> Outcome:
         proof = await self._ledger.prove(call.arguments.integer("index"), call.arguments.optional_integer("old_size"))
-        answer = {
+        answer: Answer = {
             "index": proof.index,
             "size": proof.size,
             "hashes": [node.hex() for node in proof.hashes],
@@ -50,7 +50,7 @@ class AuditHandlers:
         if first is None:
             first = max(0, (await self._ledger.head()).size - limit)
         entries = await self._ledger.tail(first, limit)
-        shown = [{"index": first + place, "entry": entry} for place, entry in enumerate(entries)]
+        shown: list[Plain] = [{"index": first + place, "entry": entry} for place, entry in enumerate(entries)]
         return Outcome(({"entries": shown},))
 
 

@@ -58,7 +58,8 @@ class SqliteStore:
         self._refusal: StoreError | None = None
         self._closed = False
         try:
-            self._size, sequence = self._measure()
+            size, sequence = self._measure()
+            self._size: int = size
         except apsw.Error as error:
             writer.close()
             self._reader.close()
@@ -68,7 +69,7 @@ class SqliteStore:
         self._queue = self._committer.queue
 
     def _measure(self) -> tuple[int, int]:
-        sizes = fetch(self._reader, "SELECT first + count FROM log ORDER BY first DESC LIMIT 1")
+        sizes: list[Row] = fetch(self._reader, "SELECT first + count FROM log ORDER BY first DESC LIMIT 1")
         sequences = fetch(self._reader, "SELECT max(sequence) FROM change")
         return (sizes[0][0] if sizes else 0), (sequences[0][0] or 0)
 
