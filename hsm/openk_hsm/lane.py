@@ -259,11 +259,15 @@ class WorkerLane:
             if not link.idle:
                 return False
             single = FairQueue(1, 1)
-            single.push(self._replay.popleft())
-            self._replayed += 1
-            return link.send_batch(single, monotonic()) > 0
+            single.push(self._replay[0])
+            sent = link.send_batch(single, monotonic()) > 0  # OSError: not sent, it keeps its place
+            if sent:
+                self._replay.popleft()
+                self._replayed += 1
+            return sent
         if self._cold and not link.cold:
-            link.send_cold(self._cold.popleft(), monotonic())
+            link.send_cold(self._cold[0], monotonic())
+            self._cold.popleft()
             return True
         if not self._queue.count:
             return False

@@ -109,7 +109,8 @@ class Link:
         return inputs + room_of(operation) + _ALIGN <= self._size
 
     def send_batch(self, queue: FairQueue, now: float) -> int:  # noqa: PLR0915 - the hot loop, in one piece
-        """Fill a batch from `queue` and send it; how many operations that were (0: nothing fits now)."""
+        """Fill a batch from `queue` and send it; how many operations that were (0: nothing fits now). Raises OSError
+        when the worker has gone; then all of them are in `queue` again: it did not die under them."""
         arena = self._free[-1]
         position = arena * self._arena
         end = position + self._arena
@@ -129,7 +130,11 @@ class Link:
                     if loads == LOADS:
                         queue.put_back(operation)
                         break
-                    loads += self._load(key, number)
+                    try:
+                        loads += self._load(key, number)
+                    except OSError:
+                        self._give_back(queue, [*operations, operation])
+                        raise
                     cost += LOAD_COST
                 loaded[slot] = number
             param, aad, data = operation.param, operation.aad, operation.data
@@ -171,20 +176,33 @@ class Link:
         self.batches[number] = batch
         self.cost += cost
         frames.HEADER.pack_into(out, 0, frames.BATCH, 0, filled, self._hang_ms + cost // 100)
-        self._send(self._out_view[:at_row])
+        try:
+            self._send(self._out_view[:at_row])
+        except OSError:
+            del self.batches[number]
+            self.cost -= cost
+            self._give_back(queue, operations)
+            raise
         if len(loaded) > self._keys:
             self._evict(number)
         return filled
 
+    @staticmethod
+    def _give_back(queue: FairQueue, operations: Sequence[Operation | None]) -> None:
+        for operation in reversed(operations):
+            if operation is not None:
+                queue.put_back(operation)
+
     def send_cold(self, cold: Cold, now: float) -> None:
+        """Raises OSError when the worker has gone; then the call was not sent and is still the caller's."""
         number = next(self._seqs) % _SEQS
         if cold.wrapper is not None:
             for key in (cold.wrapper.kw, cold.wrapper.mac):
                 if key.slot not in self._loaded:
                     self._load(key, number)
+        self._send(frames.pack_call(Call(number << 8, cold.method, cold.arguments), int(cold.hang * 1000)))
         self.cold[number << 8] = (cold, now)
         self.cost += cold.cost
-        self._send(frames.pack_call(Call(number << 8, cold.method, cold.arguments), int(cold.hang * 1000)))
 
     def unload(self, slot: int) -> None:
         if self._loaded.pop(slot, None) is not None:

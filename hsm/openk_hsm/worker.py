@@ -192,6 +192,9 @@ def _serve_one(connection: socket.socket, backend: Backend, latch: Latch, source
             journal.log("error", "cannot open the token", code=error.code, device=error.device, text=str(error))
             _refuse(connection, error)
             return error
+        except OSError as error:
+            journal.log("info", "the daemon has gone", text=error.strerror)
+            return None
         try:
             Service(connection, backend, region).run()
         except Unavailable as error:
