@@ -20,7 +20,7 @@ from secrets import token_hex
 from time import monotonic
 from typing import Final, Protocol
 
-from openk.wire.reader import Limits, ProtocolError, Reader, Request
+from openk.wire.reader import Limits, ProtocolError, Reader, Request, read_msgid
 from openk_daemon.call import Arguments
 from openk_daemon.identity.caller import Peer
 from openk_daemon.intake import Intake, Prepared, foreign_fragment
@@ -39,6 +39,8 @@ CHUNK: Final = 16 << 10
 SEND_MOST: Final = 64
 """Buffers in one sendmsg; IOV_MAX is 1024, but more gain nothing."""
 
+_UNRECORDED: Final = frozenset({"audit.unavailable", "internal"})
+"""Refusals that may come when no commit of the store is under way: nothing else would send them."""
 _RUN: Final = token_hex(4)
 _numbers = count(1)
 
@@ -56,8 +58,9 @@ class Bounds:
 class Loop(Protocol):
     """What a connection asks of the server it belongs to."""
 
-    def dirty(self, connection: Connection) -> None:
-        """Call `flush` when this tick's replies are together."""
+    def dirty(self, connection: Connection, *, at_once: bool) -> None:
+        """Call `flush` when this tick's replies are together: a commit's, or a wake-up's. `at_once`: this reply waited
+        for no commit, so none may be coming."""
 
     def listen(self, connection: Connection, *, read: bool, write: bool) -> None:
         """Which events to report from now on."""
@@ -81,8 +84,8 @@ class Connection:
     """Owns the socket (not blocking) and closes it. Every method belongs to the trio thread."""
 
     __slots__ = (
-        "_begin", "_desk", "_end", "_finishing", "_form", "_intake", "_lease", "_leases", "_out", "_reader", "_reading",
-        "_since", "_writing", "fd", "in_flight", "peer", "queued", "sock",
+        "_arriving", "_begin", "_desk", "_end", "_finishing", "_form", "_intake", "_lease", "_leases", "_leaving",
+        "_out", "_reader", "_reading", "_waiting", "_writing", "fd", "in_flight", "peer", "queued", "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, peer: Peer, reader: Reader, intake: Intake, desk: Desk) -> None:
@@ -97,10 +100,12 @@ class Connection:
         self._form: Form = "pair"
         self._lease: Lease | None = None
         self._begin = self._end = 0  # of the bytes in it that are not read yet
-        self._since = 0.0  # when the oldest incomplete message, or unsent reply, began; 0: there is none
+        self._arriving = 0.0  # when the first bytes of an incomplete message came; 0: there is none
+        self._leaving = 0.0  # since when the client does not take its replies; 0: it does
         self._out: list[bytes | memoryview] = []
         self._leases: list[Lease] = []
         self._reading = True
+        self._waiting = False  # in the pool's queue, at most once
         self._writing = False
         self._finishing = False  # no more requests: close when all is answered
 
@@ -115,9 +120,7 @@ class Connection:
         try:
             lease = self._room()
         except Exhausted:
-            self._desk.metrics.reads_paused += 1
-            self._pause()
-            self._desk.pool.when_room(self._resume)
+            self._await_room()
             return
         try:
             received = self.sock.recv_into(lease.view[self._end :])
@@ -153,6 +156,27 @@ class Connection:
         self._begin, self._end = 0, held
         return fresh
 
+    def _await_room(self) -> None:
+        """No locked memory is free: read on when there is some."""
+        self._desk.metrics.reads_paused += 1
+        self._pause()
+        if not self._waiting:
+            self._waiting = True
+            self._desk.pool.when_room(self._take_room)
+
+    def _take_room(self) -> bool:
+        """Asked by the pool, in the middle of somebody's release: take the memory, or leave it to the next in the queue
+        (False), and do nothing else here. What has arrived is read at the next wake-up."""
+        if self.fd >= 0 and not self._finishing and not self._reading:
+            try:
+                self._room()
+            except Exhausted:
+                return False
+            self._reading = True
+            self._listen()
+        self._waiting = False
+        return True
+
     def _parse(self, lease: Lease) -> None:
         reader = self._reader
         bounds = self._desk.bounds
@@ -168,11 +192,11 @@ class Connection:
                     return
                 continue
             if message is None:
-                if not self._since:
-                    self._since = monotonic()
+                if not self._arriving:
+                    self._arriving = monotonic()
                 return
             self._begin = reader.position
-            self._since = 0.0
+            self._arriving = 0.0
             if isinstance(message, Request):
                 self._admit(message, lease)
         self._settle_buffer()
@@ -186,7 +210,10 @@ class Connection:
     def _reject(self, error: ProtocolError) -> bool:
         """Answer bytes that are no request. False where the stream cannot be followed any more."""
         self._desk.metrics.frames_invalid += 1
-        self._desk.log.warning("frame.invalid", connection=self.peer.connection, uid=self.peer.caller.uid, reason=error.reason)
+        self._desk.log.warning(
+            "frame.invalid", connection=self.peer.connection, uid=self.peer.caller.uid, reason=error.reason
+        )
+        self._arriving = 0.0
         if not error.fatal:
             self._begin = self._reader.position
         if error.msgid is not None:
@@ -248,15 +275,23 @@ class Connection:
             first = results[0] if len(results) == 1 else None
             if isinstance(first, Refusal):
                 code = first.code.name
-            reply = encode(msgid, results, batch, self._form, request, desk.pool, self.peer.caller.uid)
-            if isinstance(reply, bytes):
-                self._out.append(reply)
-            else:
-                self._out.append(reply.view)
-                self._leases.append(reply)
+            self._reply(msgid, results, batch, request)
         desk.metrics.request(method, code, monotonic() - began)
-        if not self.queued:
-            desk.loop.dirty(self)
+        if not self.queued or code in _UNRECORDED:
+            desk.loop.dirty(self, at_once=code in _UNRECORDED)
+
+    def _reply(self, msgid: int, results: Results, batch: bool, request: str) -> None:  # noqa: FBT001 - hot: positional
+        desk = self._desk
+        try:
+            reply = encode(msgid, results, batch, self._form, request, desk.pool, self.peer.caller.uid)
+        except Exception as error:  # noqa: BLE001 - a result that cannot be packed is a mistake of ours, and this one's only
+            desk.log.error("reply.failed", error, request=request)
+            reply = encode_error(msgid, Refusal("internal"), self._form, request)
+        if isinstance(reply, bytes):
+            self._out.append(reply)
+        else:
+            self._out.append(reply.view)
+            self._leases.append(reply)
 
     def flush(self) -> None:
         """Send the replies that are ready, in one call where they fit; then go on reading if that had stopped."""
@@ -268,7 +303,7 @@ class Connection:
         except BlockingIOError:
             if not self._writing:
                 self._writing = True
-                self._since = monotonic()
+                self._leaving = monotonic()
                 self._listen()
             return
         except OSError:
@@ -276,11 +311,13 @@ class Connection:
             return
         if self._writing:
             self._writing = False
-            self._since = 0.0
+            self._leaving = 0.0
+            if self._arriving:  # nothing of it was read meanwhile
+                self._arriving = monotonic()
             self._listen()
         if self._finishing and self.idle:
             self.close()
-        elif not self._reading and self.in_flight < self._desk.bounds.in_flight:
+        elif not self._reading and not self._waiting and self.in_flight < self._desk.bounds.in_flight:
             self._resume()
 
     def _send(self) -> None:
@@ -308,27 +345,40 @@ class Connection:
             self._reading = False
             self._listen()
 
-    def _resume(self) -> bool:
-        """Read on: what lies in the buffer first. Always True: for `Pool.when_room`, told once is enough."""
-        if self.fd < 0 or self._finishing or self._reading:
-            return True
+    def _resume(self) -> None:
+        """Read on: what lies in the buffer first."""
+        if self._finishing:
+            return
         self._reading = True
         self._listen()
         if self._lease is not None and self._begin < self._end:
             self._parse(self._lease)
-        return True
 
     def _listen(self) -> None:
         self._desk.loop.listen(self, read=self._reading and not self._finishing, write=self._writing)
 
     def overdue(self, now: float) -> bool:
-        """A message has been arriving, or a reply been leaving, for longer than is allowed."""
-        return bool(self._since) and now - self._since > self._desk.bounds.seconds
+        """A message has been arriving, or replies been leaving, for longer than is allowed."""
+        since = self._leaving or self._arriving
+        return since > 0 and now - since > self._desk.bounds.seconds
+
+    def expire(self) -> None:
+        """It is overdue: say so to a client whose message did not arrive; drop one that does not take its replies."""
+        if self._leaving or self._lease is None:
+            self.close()
+            return
+        msgid = read_msgid(self._lease.view[self._begin : self._end])
+        code, reason = "request.timeout", "the message did not arrive completely in time"
+        if self._waiting:
+            code, reason = "daemon.overloaded", "no locked memory was free for the message in time"
+        self._reject(ProtocolError(reason, msgid, fatal=True, code=code))
 
     def finish(self) -> None:
         """Take no more requests; close once those in flight are answered."""
+        if self.fd < 0:
+            return
         self._finishing = True
-        self._since = 0.0
+        self._arriving = 0.0
         self._drop_buffer()
         if self.idle:
             self.close()

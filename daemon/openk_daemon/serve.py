@@ -134,11 +134,12 @@ class Server:
 
     # --- connection.Loop ---
 
-    def dirty(self, connection: Connection) -> None:
-        connection.queued = True
-        self._dirty.append(connection)
+    def dirty(self, connection: Connection, *, at_once: bool) -> None:
+        if not connection.queued:
+            connection.queued = True
+            self._dirty.append(connection)
         task = self._flusher
-        if task is not None:
+        if at_once and task is not None:
             self._flusher = None
             trio.lowlevel.reschedule(task)
 
@@ -165,7 +166,7 @@ class Server:
                     self._give_up(connection, error)
 
     async def _flush_for_ever(self) -> None:
-        """For replies that come from elsewhere than a wake-up of clients or of the store: the HSM's refusals, say."""
+        """For replies that come when neither a client nor the store has woken us: the log cannot be written, say."""
 
         def stop(_: object) -> trio.lowlevel.Abort:
             self._flusher = None
@@ -230,8 +231,8 @@ class Server:
         self._metrics.connections_opened += 1
 
     def _identify(self, sock: socket.socket) -> Peer:
-        """Raises Refusal. Identifying takes two descriptors for a moment: where the newcomer has got the last one, those
-        kept in reserve."""
+        """Raises Refusal. Identifying takes two descriptors for a moment: where the newcomer has got the last one, the
+        spare ones."""
         try:
             return self._identifier.identify(sock, self._accepted)
         except Refusal as refusal:
@@ -258,6 +259,7 @@ class Server:
     async def _sweep_for_ever(self) -> None:
         while True:
             await trio.sleep(SWEEP)
+            self.flush()
             now = monotonic()
             if self._resting and not self._draining:
                 self._resting = False

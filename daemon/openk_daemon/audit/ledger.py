@@ -28,7 +28,7 @@ WAITING: Final = 1024
 """Heads and proofs that may wait for a signature."""
 PATIENCE: Final = 10.0
 """Seconds that the last checkpoint may take at the stop."""
-SWEEP_PAUSE: Final = 0.02
+SWEEP_PAUSE: Final = 0.2
 """Seconds of rest after each bundle of 256 entries that is examined in the background."""
 NAMED: Final = 16
 """Disagreements that one audit record names; the log of the daemon names all."""
