@@ -24,6 +24,9 @@ SYSTEM: Final = Resource("System", "")
 _KEPT: Final = 32
 """Prepared shapes kept before those that the reader forgot are dropped; the reader remembers 16."""
 
+_QUOTED_MOST: Final = 64
+"""Characters of an unknown method that are compared with the known ones: comparing a name of 1 MiB takes seconds."""
+
 Loaded = Callable[[str], tuple[tuple[str, str], ...] | None]
 
 
@@ -70,7 +73,7 @@ class Intake:
     def _take_new(self, request: Request) -> tuple[Prepared, Checked]:
         method = METHODS.get(request.method)
         if method is None:
-            near = get_close_matches(request.method, METHODS, 3)
+            near = get_close_matches(request.method[:_QUOTED_MOST], METHODS, 3)
             raise Refusal("request.unknown_method", details={"nearest": near} if near else None)
         checked = check(method, request.params)
         prepared = self._prepare(method, checked)

@@ -24,6 +24,8 @@ from openk_hsm.pending import Pending
 Results = Sequence[Answer | Refusal]
 Describe = Callable[[str], Coroutine[Pending[object], None, tuple[tuple[str, str], ...]]]
 
+_OURS = frozenset({"hsm", "store", "audit", "internal", "daemon"})
+"""Refusals that tell an operator something: what lies behind them goes to the log."""
 _ADMITTING = (AuditUnavailable, AuditDamaged)
 
 
@@ -69,6 +71,9 @@ class Pipeline:
 
     async def refuse(self, fragment: str, refusal: Refusal, request: str) -> Refusal:
         """Record a refusal. Where even that cannot be recorded, the refusal is audit.unavailable."""
+        if refusal.__cause__ is not None and refusal.code.name.partition(".")[0] in _OURS:
+            self._log.warning("request.refused", refusal, request=request, code=refusal.code.name)
+        refusal.__cause__ = refusal.__context__ = refusal.__traceback__ = None  # their frames hold views of the request
         try:
             await self._ledger.commit(f'{{"request":"{request}",{fragment},"outcome":"{refusal.code.name}"}}')
         except Exception as error:  # noqa: BLE001 - whatever stops the log stops the daemon from admitting

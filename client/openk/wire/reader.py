@@ -25,7 +25,7 @@ from openk.wire.parse import Parse, Refused, key_extent
 from openk.wire.scan import Scan
 from openk.wire.shapes import Memory
 
-__all__ = ["Limits", "Notification", "ProtocolError", "RawValue", "Reader", "Request", "Response", "Text"]
+__all__ = ["Limits", "Notification", "ProtocolError", "RawValue", "Reader", "Request", "Response", "Text", "read_msgid"]
 
 _U16: Final = Struct(">H").unpack_from
 _U32: Final = Struct(">I").unpack_from
@@ -125,7 +125,7 @@ class Reader:
         try:
             complete = scan.step(frame)
         except ProtocolError as error:
-            error.msgid = _msgid(frame)
+            error.msgid = read_msgid(frame)
             raise
         self.needed = scan.needed
         self._scan = None if complete else scan
@@ -197,8 +197,8 @@ class Reader:
             return Notification("")
 
 
-def _msgid(frame: memoryview) -> int | None:
-    """The msgid of a message that is wrong elsewhere, for the answer."""
+def read_msgid(frame: memoryview) -> int | None:
+    """The msgid of a request that is wrong elsewhere, or not complete, for the answer. None where it cannot be told."""
     try:
         if frame[0] != 0x94 or frame[1] != _REQUEST:
             return None
@@ -214,5 +214,5 @@ def _foreign() -> ProtocolError:
 
 def _skipped(frame: memoryview, reason: str) -> ProtocolError:
     """Fatal all the same where nobody could be answered: the peer does not speak this protocol."""
-    msgid = _msgid(frame)
+    msgid = read_msgid(frame)
     return ProtocolError(reason, msgid, fatal=msgid is None)
