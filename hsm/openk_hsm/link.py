@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, cast
@@ -231,9 +232,10 @@ class Link:
         """Drop the tenth of the keys that were used longest ago, in one go: a walk for each would cost more."""
         excess = len(self._loaded) - self._keys + self._keys // 10
         oldest = sorted(self._loaded, key=self._loaded.__getitem__)[:excess]
-        for slot in oldest:
-            if self._loaded[slot] != newest:
-                self.unload(slot)
+        with suppress(OSError):  # the batch is sent: whoever reads this link hears that the worker has gone
+            for slot in oldest:
+                if self._loaded[slot] != newest:
+                    self.unload(slot)
 
     def _tell(self, method: str, *arguments: object) -> int:
         seq = (next(self._seqs) % _SEQS) << 8
