@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from grp import getgrnam
 from importlib.metadata import version
+from pathlib import Path
 from socket import socket
 from typing import Final
 
@@ -26,6 +27,7 @@ from openk_daemon.audit.ledger import LogLedger, Rules
 from openk_daemon.audit.seam import AuditDamaged
 from openk_daemon.call import Handler, Plain
 from openk_daemon.config import Config, ConfigError, Hsm
+from openk_daemon.doors.scrape import Scrape
 from openk_daemon.handlers.audit import AuditHandlers
 from openk_daemon.handlers.keys import KeyHandlers
 from openk_daemon.handlers.policy import PolicyHandlers
@@ -77,6 +79,8 @@ class Ground:
     engine: Engine
     listeners: tuple[socket, ...]
     inherited: bool
+    scraped: socket | None
+    """Where metrics are served besides the method, if anywhere."""
 
 
 def prepare(config: Config, log: Log, manager: ServiceManager) -> Ground:
@@ -92,6 +96,7 @@ def prepare(config: Config, log: Log, manager: ServiceManager) -> Ground:
     engine = Engine(config.policies, config.administrators, decisions=limits.decisions)
     inherited = manager.sockets(_SOCKET_NAME)
     listeners = inherited or [_bind(config)]
+    scraped = None if config.metrics.socket is None else _listen(config.metrics.socket, config.socket.mode, None)
     lane_folders = {path.parent for hsm in config.hsm.values() for path in hsm.sockets}
     reach = Confinement(
         read=[*runtime_paths(), config.policies],
@@ -102,7 +107,7 @@ def prepare(config: Config, log: Log, manager: ServiceManager) -> Ground:
         log.debug("hardening", measure=str(step.measure), state=str(step.state), detail=step.detail)
         if step.state != "applied":
             log.warning("hardening.missing", measure=str(step.measure), detail=step.detail)
-    return Ground(config, log, manager, pool, engine, tuple(listeners), bool(inherited))
+    return Ground(config, log, manager, pool, engine, tuple(listeners), bool(inherited), scraped)
 
 
 def _bind(config: Config) -> socket:
@@ -114,10 +119,14 @@ def _bind(config: Config) -> socket:
             raise ConfigError(
                 [f"socket.group: there is no group {config.socket.group!r}: create it or name another"]
             ) from None
+    return _listen(config.socket.path, config.socket.mode, group)
+
+
+def _listen(path: Path, mode: int, group: int | None) -> socket:
     try:
-        return listen(str(config.socket.path), config.socket.mode, group)
+        return listen(str(path), mode, group)
     except OSError as error:
-        raise ConfigError([f"socket.path {config.socket.path}: {error.strerror}"]) from error
+        raise ConfigError([f"the socket {path}: {error.strerror}"]) from error
 
 
 class Daemon:
@@ -172,7 +181,7 @@ class Daemon:
         }
 
     def _after_group(self) -> None:
-        self.metrics.commit(self.store.last_group, 0.0)
+        self.metrics.commit(self.store.last_group, self.store.last_seconds)
         self.server.flush()
 
     def _facts(self) -> Mapping[str, Plain]:
@@ -317,6 +326,8 @@ async def _recovered(
                 ground.log.warning("keys.recovered", objects=recovered)
             nursery.start_soon(daemon.age)
             nursery.start_soon(daemon.server.run)
+            if ground.scraped is not None:
+                nursery.start_soon(Scrape(ground.scraped, daemon.metrics.expose).run)
             daemon.server.open(daemon.pipeline)
             yield daemon
             nursery.cancel_scope.cancel()

@@ -37,12 +37,14 @@ _log = logging.getLogger(__name__)
 
 
 class Group(NamedTuple):
-    """What became of a group: a result for each item; `fault` when the group as a whole could not be written."""
+    """What became of a group: a result for each item; `fault` when the group as a whole could not be written;
+    `seconds` it took."""
 
     items: list[Item]
     results: list[Result]
     log_size: int
     fault: StoreError | None
+    seconds: float = 0.0
 
 
 class Committer:
@@ -81,7 +83,8 @@ class Committer:
             self.busy_since = time.monotonic()
             items = [item]
             ended = self._take_waiting(items)
-            self.done.append(self._write_group(items))
+            group = self._write_group(items)
+            self.done.append(group._replace(seconds=time.monotonic() - self.busy_since))
             os.eventfd_write(self.bell, 1)
             if self._pages >= CHECKPOINT_PAGES:
                 self._checkpoint()

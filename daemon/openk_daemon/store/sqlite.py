@@ -52,6 +52,8 @@ class SqliteStore:
         """Groups written or given up since the start."""
         self.last_group = 0
         """Units of the newest group, for metrics: set when `after_group` runs."""
+        self.last_seconds = 0.0
+        """How long that group took to be durable."""
         self._limit = queue
         self._deadline = deadline
         self._failing: StoreError | None = None
@@ -197,6 +199,7 @@ class SqliteStore:
             group = done.popleft()
             self.groups += 1
             self.last_group = len(group.items)
+            self.last_seconds = group.seconds
             self._size = group.log_size
             self._failing = group.fault
             self._refusal = _CLOSED if self._closed else None
