@@ -260,11 +260,11 @@ class WorkerLane:
                 return False
             single = FairQueue(1, 1)
             single.push(self._replay[0])
-            sent = link.send_batch(single, monotonic()) > 0  # OSError: not sent, it keeps its place
-            if sent:
-                self._replay.popleft()
-                self._replayed += 1
-            return sent
+            if not link.send_batch(single, monotonic()):  # OSError: not sent, it keeps its place
+                return False
+            self._replay.popleft()
+            self._replayed += 1
+            return True
         if self._cold and not link.cold:
             link.send_cold(self._cold[0], monotonic())
             self._cold.popleft()

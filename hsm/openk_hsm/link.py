@@ -109,14 +109,26 @@ class Link:
         inputs = len(operation.param) + len(operation.aad) + len(operation.data)
         return inputs + room_of(operation) + _ALIGN <= self._size
 
-    def send_batch(self, queue: FairQueue, now: float) -> int:  # noqa: PLR0915 - the hot loop, in one piece
+    def send_batch(self, queue: FairQueue, now: float) -> int:
         """Fill a batch from `queue` and send it; how many operations that were (0: nothing fits now). Raises OSError
         when the worker has gone; then all of them are in `queue` again: it did not die under them."""
+        operations: list[Operation | None] = []
+        try:
+            return self._fill_and_send(queue, now, operations)
+        except OSError:
+            for operation in reversed(operations):
+                if operation is not None:
+                    queue.put_back(operation)
+            raise
+
+    def _fill_and_send(  # noqa: PLR0915 - the hot loop, in one piece
+        self, queue: FairQueue, now: float, operations: list[Operation | None]
+    ) -> int:
+        """`operations` gets what was taken out of `queue`, as soon as it is taken."""
         arena = self._free[-1]
         position = arena * self._arena
         end = position + self._arena
         number = next(self._seqs) % _SEQS
-        operations: list[Operation | None] = []
         outs: list[int] = []
         cost = loads = filled = 0
         view, out, loaded, pack = self._view, self._out, self._loaded, frames.REQUEST.pack_into
@@ -128,14 +140,12 @@ class Link:
             if key is not None:
                 slot = key.slot
                 if slot not in loaded:
-                    if loads == LOADS:
+                    if loads >= LOADS:
                         queue.put_back(operation)
                         break
-                    try:
-                        loads += self._load(key, number)
-                    except OSError:
-                        self._give_back(queue, [*operations, operation])
-                        raise
+                    operations.append(operation)  # before the first that may raise
+                    loads += self._load(key, number)
+                    operations.pop()
                     cost += LOAD_COST
                 loaded[slot] = number
             param, aad, data = operation.param, operation.aad, operation.data
@@ -173,26 +183,13 @@ class Link:
             self._free.clear()
         else:
             self._free.pop()
-        batch = Batch(arena, min(position, self._size), now, operations, outs, filled, cost)
-        self.batches[number] = batch
-        self.cost += cost
         frames.HEADER.pack_into(out, 0, frames.BATCH, 0, filled, self._hang_ms + cost // 100)
-        try:
-            self._send(self._out_view[:at_row])
-        except OSError:
-            del self.batches[number]
-            self.cost -= cost
-            self._give_back(queue, operations)
-            raise
+        self._send(self._out_view[:at_row])
+        self.batches[number] = Batch(arena, min(position, self._size), now, operations, outs, filled, cost)
+        self.cost += cost
         if len(loaded) > self._keys:
             self._evict(number)
         return filled
-
-    @staticmethod
-    def _give_back(queue: FairQueue, operations: Sequence[Operation | None]) -> None:
-        for operation in reversed(operations):
-            if operation is not None:
-                queue.put_back(operation)
 
     def send_cold(self, cold: Cold, now: float) -> None:
         """Raises OSError when the worker has gone; then the call was not sent and is still the caller's."""
