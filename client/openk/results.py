@@ -36,11 +36,11 @@ class Vault:
 
 @dataclass(frozen=True, slots=True)
 class KeyVersion:
-    """`created`: RFC 3339. `uses`: counted where the algorithm has a limit of safe uses."""
+    """`created`: RFC 3339. `uses`: None where the algorithm has no limit of safe uses: they are not counted."""
 
     version: int
     created: str
-    uses: int
+    uses: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -309,7 +309,7 @@ def decapsulate_many(
 
 def _description(reply: Reply) -> KeyDescription:
     versions = [
-        KeyVersion(one.integer("version"), one.text("created"), one.integer("uses"))
+        KeyVersion(one.integer("version"), one.text("created"), one.integer("uses") if one.has("uses") else None)
         for one in reply.replies("versions")
     ]
     one = _summary(reply)

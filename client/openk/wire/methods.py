@@ -86,7 +86,7 @@ _DESCRIPTION = (
     _out("key", "VAULT/NAME", Kind.TEXT), _out("algorithm", "Its algorithm.", Kind.TEXT),
     _out("purpose", "Its one job.", Kind.TEXT), _out("protection", "Where it lives.", Kind.TEXT),
     _out("version", "Newest version.", Kind.INTEGER),
-    _out("versions", "Each version: version, created (RFC 3339), uses.", Kind.LIST),
+    _out("versions", "Each version: version, created (RFC 3339), uses (nil where not limited, so not counted).", Kind.LIST),
 )  # fmt: skip
 
 _TABLE: Final = (
