@@ -99,15 +99,21 @@ class Service:
                 return
             if length < frames.HEADER.size:
                 raise BadFrame("a message is shorter than its header")
-            kind, _, count, deadline = frames.HEADER.unpack_from(buffer)
+            deadline = frames.HEADER.unpack_from(buffer)[3]
             signal.setitimer(signal.ITIMER_REAL, min(_LONGEST, max(0.001, deadline / 1000)))
-            if kind == frames.BATCH:
-                self._batch(whole[frames.HEADER.size : length], count)
-            elif kind == frames.CALL:
-                self._call(frames.unpack_call(whole[:length]))
-            else:
-                raise BadFrame("a message is of an unknown kind")
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            try:
+                self._dispatch(whole[:length])
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _dispatch(self, message: memoryview) -> None:
+        kind, _, count, _ = frames.HEADER.unpack_from(message)
+        if kind == frames.BATCH:
+            self._batch(message[frames.HEADER.size :], count)
+        elif kind == frames.CALL:
+            self._call(frames.unpack_call(message))
+        else:
+            raise BadFrame("a message is of an unknown kind")
 
     def _batch(self, requests: memoryview, count: int) -> None:
         if len(requests) != count * frames.REQUEST.size or count > frames.MAX_BATCH:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -55,6 +56,7 @@ def run(messages: list[bytes], backend: SoftwareBackend | None = None) -> tuple[
             service.run()
         except (HsmError, OSError) as error:
             ended = error
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)  # or an idle worker would die of it
         daemon.setblocking(False)
         answers: list[bytes] = []
         while True:
