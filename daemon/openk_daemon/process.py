@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ import trio
 
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable
 from openk_daemon.config import Config, ConfigError
-from openk_daemon.observe.log import Category, Form, Level, Log, open_log
+from openk_daemon.observe.bridge import install
+from openk_daemon.observe.log import Form, Level, Log, open_log
 from openk_daemon.observe.notify import ServiceManager
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import StoreError
@@ -48,7 +48,7 @@ def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT. The exit status. One thread must run."""
     form = Form.TERMINAL if config.log.format == "text" else None
     log = open_log(Level[config.log.level.upper()], form=form)
-    logging.basicConfig(handlers=[_Bridge(log.child(Category.STORAGE))], level=logging.INFO)
+    install(log)
     manager = ServiceManager()
     try:
         ground = prepare(config, log, manager)
@@ -126,20 +126,6 @@ async def _stay_alive(manager: ServiceManager) -> None:
     while True:
         manager.alive()
         await trio.sleep(manager.watchdog_seconds / 2)
-
-
-class _Bridge(logging.Handler):
-    """What rooms say through the standard library's logging (they know no other), in our log."""
-
-    def __init__(self, log: Log) -> None:
-        super().__init__()
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        speak = self._log.error if record.levelno >= logging.ERROR else self._log.warning
-        if record.levelno >= logging.WARNING:
-            speak(record.name.removeprefix("openk_daemon."), error, text=record.getMessage())
 
 
 def _complain(log: Log, manager: ServiceManager, error: Exception) -> int:

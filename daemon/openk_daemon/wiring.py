@@ -43,6 +43,7 @@ from openk_daemon.observe.health import OK, Finding, Health, State
 from openk_daemon.observe.log import Category, Log
 from openk_daemon.observe.metrics import Metrics
 from openk_daemon.observe.notify import ServiceManager
+from openk_daemon.observe.standard import AuditReading, Sources, check_standard, watch_standard
 from openk_daemon.pipeline import Pipeline
 from openk_daemon.policy.engine import Engine
 from openk_daemon.refusal import Refusal
@@ -208,47 +209,27 @@ class Daemon:
         }
 
     def _watch(self) -> None:
-        self.health.add("hsm", self._hsm)
-        self.health.add("store", self._store)
-        self.health.add("audit", self._audit)
-        self.health.add("memory", self._memory)
-        metrics, pool, lane = self.metrics, self.pool, self.lane
-        metrics.watch("locked_memory_bytes", "Locked memory in use.", lambda: pool.in_use)
-        metrics.watch("locked_memory_peak_bytes", "Most locked memory ever in use.", lambda: pool.peak)
-        metrics.watch("audit_entries", "Entries in the audit log.", self.store.log_size)
-        metrics.watch(
-            "audit_unsigned_entries",
-            "Entries behind the newest signature.",
-            lambda: self.store.log_size() - self.ledger.signed_size,
+        sources = Sources(
+            lanes=lambda: [self.lane.health()],
+            memory=self.pool.counters,
+            audit=lambda: AuditReading(self.store.log_size(), self.ledger.signed_size, self.ledger.unavailable),
+            store_queued=lambda: self.store.queued,
+            store_fault=lambda: self.store.failing,
+            decisions=lambda: self.engine.remembered,
+            log_dropped=lambda: self.log.dropped,
+            checkpoint_entries=self.config.audit.checkpoint_entries,
         )
-        metrics.watch("store_queued_units", "Units that wait for a commit.", lambda: self.store.queued)
-        metrics.watch("policy_epoch", "Grows with each reload.", lambda: self.engine.epoch)
-        metrics.watch("policy_decisions_remembered", "Decisions in the cache.", lambda: self.engine.remembered)
-        metrics.watch("hsm_queued_operations", "Operations that wait for a worker.", lambda: lane.health().queued)
-        metrics.watch("hsm_in_flight_operations", "Operations given to workers.", lambda: lane.health().in_flight)
-        metrics.watch("hsm_workers", "Workers connected.", lambda: lane.health().workers)
-        metrics.watch("hsm_worker_restarts", "Workers lost so far.", lambda: lane.health().restarts)
+        watch_standard(self.metrics, sources)
+        check_standard(self.health, sources)
+        self.health.add("workers", self._workers)
 
-    def _hsm(self) -> Finding:
+    def _workers(self) -> Finding:
         health = self.lane.health()
         configured = len(next(iter(self.config.hsm.values())).sockets)
-        if health.state is LaneState.UP:
-            missing = configured - health.workers
-            return Finding(State.DEGRADED, f"{missing} of {configured} workers are missing") if missing else OK
         if health.state is LaneState.LATCHED:
             return Finding(State.FAILED, "the token refused the PIN; it is not tried again: openk-hsm unlatch")
-        return Finding(State.FAILED, f"no worker is connected ({health.state})")
-
-    def _store(self) -> Finding:
-        failing = self.store.failing
-        return OK if failing is None else Finding(State.FAILED, f"the last commit failed: {failing.code}")
-
-    def _audit(self) -> Finding:
-        return OK if self.ledger.unavailable is None else Finding(State.FAILED, self.ledger.unavailable)
-
-    def _memory(self) -> Finding:
-        used = self.pool.in_use / self.pool.capacity
-        return Finding(State.DEGRADED, f"{used:.0%} of the locked memory is in use") if used > 0.9 else OK
+        missing = configured - health.workers
+        return Finding(State.DEGRADED, f"{missing} of {configured} HSM workers are missing") if missing else OK
 
     async def reload(self) -> None:
         """SIGHUP: the policies, all or nothing; recorded either way."""
@@ -274,8 +255,8 @@ class Daemon:
             self.log.warning("drain.incomplete", connections=cut)
 
 
-async def _record(ledger: LogLedger, entry: str) -> None:
-    await ledger.commit(entry)
+async def _record(ledger: LogLedger, entry: str, *writes: Write) -> None:
+    await ledger.commit(entry, writes)
 
 
 @asynccontextmanager
@@ -307,6 +288,7 @@ async def opened(ground: Ground) -> AsyncGenerator[Daemon]:
 async def _recovered(
     ground: Ground, store: SqliteStore, lane: WorkerLane, token: TokenInfo, ledger: LogLedger
 ) -> AsyncGenerator[Daemon]:
+    bound = await settle(_check_binding(store, token))
     recovery = await ledger.recover()
     if recovery.disagreements:
         for found in recovery.disagreements:
@@ -320,7 +302,8 @@ async def _recovered(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ledger.run)
-            await settle(_bind_store(store, ledger, token))
+            if not bound:
+                await settle(_record(ledger, '{"event":"store.bound"}', Write(_IDENTITY, b"", 0, token.identity)))
             recovered = await settle(daemon.keys.recover())
             if recovered:
                 ground.log.warning("keys.recovered", objects=recovered)
@@ -338,13 +321,13 @@ async def _recovered(
             await ledger.stop()
 
 
-async def _bind_store(store: SqliteStore, ledger: LogLedger, token: TokenInfo) -> None:
-    """The first start binds the store to the token. Raises Foreign at a later one with another token."""
+async def _check_binding(store: SqliteStore, token: TokenInfo) -> bool:
+    """Whether the store is bound to this token already; the first start binds it. Raises Foreign where it is bound to
+    another: asked before the log is recovered, which another token's key could neither check nor sign."""
     bound = await store.read(_IDENTITY, b"")
-    if bound is None:
-        await ledger.commit('{"event":"store.bound"}', [Write(_IDENTITY, b"", 0, token.identity)])
-    elif bound.body != token.identity:
+    if bound is not None and bound.body != token.identity:
         raise Foreign("this state folder was made with another HSM token: use that token, or another state folder")
+    return bound is not None
 
 
 def _ledger(config: Config, store: SqliteStore, lane: WorkerLane, token: TokenInfo) -> LogLedger:
