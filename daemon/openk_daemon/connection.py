@@ -5,8 +5,8 @@
     writable ◀─ send ◀─ replies, those that are ready together ◀─────┘
 
 An idle connection holds no locked memory.  Requests hold the buffer they lie in until they are answered.  Reading
-stops while `in_flight` requests are unanswered or the client does not take its replies: what one client can make the
-daemon keep is bounded.
+stops while `in_flight` requests are unanswered or unsent, or the client does not take its replies: what one client can
+make the daemon keep is bounded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CHUNK: Final = 16 << 10
 SEND_MOST: Final = 64
 """Buffers in one sendmsg; IOV_MAX is 1024, but more gain nothing."""
 
-_UNRECORDED: Final = frozenset({"audit.unavailable", "internal"})
+_UNRECORDED: Final = frozenset({"audit.unavailable", "audit.damaged", "internal"})
 """Refusals that may come when no commit of the store is under way: nothing else would send them."""
 _RUN: Final = token_hex(4)
 _numbers = count(1)
@@ -182,7 +182,7 @@ class Connection:
         bounds = self._desk.bounds
         view = lease.view
         while self._begin < self._end:
-            if self.in_flight >= bounds.in_flight or self._writing:
+            if self.in_flight + len(self._out) >= bounds.in_flight or self._writing:
                 self._pause()
                 return
             try:

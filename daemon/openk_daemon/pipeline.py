@@ -132,7 +132,7 @@ def _tell(fragment: str, request: str, outcome: Outcome, batch: bool) -> str:  #
     else:
         parts = f'"outcome":"ok","items":{len(results)}'
     for name, fact in outcome.facts:
-        parts += f',"{name}":{fact}' if isinstance(fact, int) else f',"{name}":"{_escape(fact)}"'
+        parts += f',"{name}":{fact:d}' if isinstance(fact, int) else f',"{name}":"{_escape(fact)}"'
     return f'{{"request":"{request}",{fragment},{parts}}}'
 
 
