@@ -77,6 +77,8 @@ class Monitor:
                 self._wait(mine)
             self._stop()
         finally:
+            while signal.sigtimedwait(mine, 0) is not None:  # a second SIGTERM must not end an orderly stop with -15
+                continue
             signal.pthread_sigmask(signal.SIG_UNBLOCK, mine)
         return status
 
