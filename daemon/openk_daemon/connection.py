@@ -12,6 +12,7 @@ make the daemon keep is bounded.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,8 @@ from openk_memory.pool import Pool
 
 CHUNK: Final = 16 << 10
 """Bytes of the first buffer of a message: one slot of the pool, dozens of common requests."""
+STRIDE: Final = 16
+"""Requests between two looks whether the HSM could have some of them: it works while the others are read."""
 SEND_MOST: Final = 64
 """Buffers in one sendmsg; IOV_MAX is 1024, but more gain nothing."""
 
@@ -68,6 +71,10 @@ class Loop(Protocol):
     def closed(self, connection: Connection) -> None: ...
 
 
+def pump_nothing() -> None:
+    """For lanes that do their work at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What all connections share."""
@@ -78,6 +85,8 @@ class Desk:
     log: Log
     bounds: Bounds
     loop: Loop
+    pump: Callable[[], None] = pump_nothing
+    """Gives the HSM what waits for it, in the middle of many requests."""
 
 
 class Connection:
@@ -160,9 +169,8 @@ class Connection:
         """No locked memory is free: read on when there is some."""
         self._desk.metrics.reads_paused += 1
         self._pause()
-        if not self._waiting:
-            self._waiting = True
-            self._desk.pool.when_room(self._take_room)
+        self._waiting = True  # nothing else resumes it now: it is in the queue once
+        self._desk.pool.when_room(self._take_room)
 
     def _take_room(self) -> bool:
         """Asked by the pool, in the middle of somebody's release: take the memory, or leave it to the next in the queue
@@ -199,6 +207,8 @@ class Connection:
             self._arriving = 0.0
             if isinstance(message, Request):
                 self._admit(message, lease)
+                if self.in_flight % STRIDE == 0:
+                    self._desk.pump()
         self._settle_buffer()
 
     def _settle_buffer(self) -> None:
@@ -411,4 +421,4 @@ def _request_id() -> str:
     return f"{_RUN}-{next(_numbers):x}"
 
 
-__all__ = ["Bounds", "Connection", "Desk", "Loop", "Prepared"]
+__all__ = ["Bounds", "Connection", "Desk", "Loop", "Prepared", "pump_nothing"]

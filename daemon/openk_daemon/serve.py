@@ -11,7 +11,7 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Final
@@ -21,7 +21,7 @@ import trio
 from openk.wire.reader import Limits, Reader
 from openk_daemon.call import Handler
 from openk_daemon.config import Config
-from openk_daemon.connection import Bounds, Connection, Desk
+from openk_daemon.connection import Bounds, Connection, Desk, pump_nothing
 from openk_daemon.identity.caller import Peer
 from openk_daemon.identity.peer import Identifier
 from openk_daemon.intake import Intake, Loaded
@@ -80,9 +80,9 @@ class Server:
         self._spares: list[int] = []
         self._open_spares()
 
-    def open(self, pipeline: Pipeline) -> None:
-        """Give it the pipeline, and begin to accept."""
-        self._desk = Desk(pipeline, self._pool, self._metrics, self._log, self._bounds, self)
+    def open(self, pipeline: Pipeline, pump: Callable[[], None] = pump_nothing) -> None:
+        """Give it the pipeline and what keeps the HSM busy (`WorkerLane.pump`), and begin to accept."""
+        self._desk = Desk(pipeline, self._pool, self._metrics, self._log, self._bounds, self, pump)
         for listener in self._listeners.values():
             listener.setblocking(False)
             self._epoll.register(listener, select.EPOLLIN)

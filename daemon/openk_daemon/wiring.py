@@ -311,7 +311,7 @@ async def _recovered(
             nursery.start_soon(daemon.server.run)
             if ground.scraped is not None:
                 nursery.start_soon(Scrape(ground.scraped, daemon.metrics.expose).run)
-            daemon.server.open(daemon.pipeline)
+            daemon.server.open(daemon.pipeline, daemon.lane.pump)
             yield daemon
             nursery.cancel_scope.cancel()
     finally:

@@ -170,7 +170,7 @@ class WorkerLane:
         while True:
             self._pumper = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(stop)
-            self._pump()
+            self.pump()
 
     def _wake(self) -> None:
         task = self._pumper
@@ -194,7 +194,7 @@ class WorkerLane:
                 self._since = now
             elif self._open and now - self._since > self._limits.breaker:
                 self._trip()
-            self._pump()
+            self.pump()
             await trio.sleep(TICK)
 
     def _expire_waiting(self, now: float) -> None:
@@ -236,8 +236,9 @@ class WorkerLane:
         for pending in infos:
             pending.fail(error)
 
-    def _pump(self) -> None:
-        """Give free workers what waits, least loaded first."""
+    def pump(self) -> None:
+        """Give free workers what waits, least loaded first. Happens by itself once a tick; whoever has a long tick may
+        call it in between, so that workers are busy meanwhile."""
         refused: set[int] = set()
         while self._cold or self._replay or self._queue.count:
             link = min(
@@ -349,7 +350,7 @@ class WorkerLane:
                 await trio.lowlevel.wait_readable(link.socket)
                 while link.receive():
                     pass
-                self._pump()
+                self.pump()
         except (OSError, BadFrame) as error:
             reason = str(error)
         finally:
@@ -359,7 +360,7 @@ class WorkerLane:
             self._save(left, cold)
         self._restarts += 1
         self._report("hsm worker lost", {"lane": self.name, "reason": reason, "in_flight": len(left) + len(cold)})
-        self._pump()
+        self.pump()
 
     def _arrive(self, link: Link) -> None:
         self._links.append(link)
@@ -370,7 +371,7 @@ class WorkerLane:
         for pending in waiters:
             pending.resolve(link.info)
         self._announce()
-        self._pump()
+        self.pump()
 
     def _save(self, left: Sequence[Operation], cold: Sequence[Cold]) -> None:
         """What a dead worker had: again, one at a time, unless it died under that alone."""
