@@ -8,56 +8,23 @@ import socket
 import struct
 from collections.abc import Iterator
 
-import msgpack  # type: ignore[import-untyped]  # it has no types
 import pytest
 
 import openk
 from tests.support.daemon import RunningDaemon
+from tests.support.frames import Raw, request
 
 PING = b"\x94\x00\x01\xabsystem.ping\x90"
 
 
-class Raw:
-    """A connection without a client."""
-
-    def __init__(self, daemon: RunningDaemon) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(10)
-        self.socket.connect(str(daemon.socket))
-        self._unpacker = msgpack.Unpacker(raw=False)
-
-    def send(self, frame: bytes) -> None:
-        self.socket.sendall(frame)
-
-    def answer(self) -> list[object] | None:
-        """The next response; None when the daemon has closed."""
-        while True:
-            for message in self._unpacker:
-                assert isinstance(message, list)
-                return message
-            try:
-                received = self.socket.recv(1 << 16)
-            except ConnectionResetError:
-                return None
-            if not received:
-                return None
-            self._unpacker.feed(received)
-
-
 @pytest.fixture
 def raw(daemon: RunningDaemon) -> Iterator[Raw]:
-    made = Raw(daemon)
+    made = Raw(str(daemon.socket))
     yield made
-    made.socket.close()
+    made.close()
     with daemon.client() as other:  # whatever it was, the others are served, and so is the next
         assert other.system.ping(b"still here") == b"still here"
         assert other.system.health().status == "ok"
-
-
-def frame(method: str, params: object, msgid: int = 7) -> bytes:
-    packed = msgpack.packb([0, msgid, method, [params]])
-    assert isinstance(packed, bytes)
-    return packed
 
 
 def nested(depth: int) -> bytes:
@@ -73,16 +40,16 @@ SKIPPED = {
     "two maps": b"\x94\x00\x07\xabsystem.ping\x92\x80\x80",
     "a method that is no text": b"\x94\x00\x07\x05\x90",
     "a method that is no UTF-8": b"\x94\x00\x07\xa2\xff\xfe\x90",
-    "an unknown method": frame("key.steal", {}),
-    "an unknown field": frame("system.ping", {"ecco": b""}),
-    "nil for a field": frame("system.ping", {"echo": None}),
-    "a field of another type": frame("vault.create", {"vault": 17}),
-    "a field that is missing": frame("vault.create", {}),
-    "a number below its range": frame("random.bytes", {"length": -1}),
-    "a number above its range": frame("random.bytes", {"length": 1 << 40}),
-    "an empty batch": frame("key.encrypt", {"key": "a/b", "items": []}),
-    "a batch and one item": frame("key.encrypt", {"key": "a/b", "input": b"", "items": [{"input": b""}]}),
-    "a batch where there is none": frame("system.ping", {"items": [{}]}),
+    "an unknown method": request("key.steal", {}),
+    "an unknown field": request("system.ping", {"ecco": b""}),
+    "nil for a field": request("system.ping", {"echo": None}),
+    "a field of another type": request("vault.create", {"vault": 17}),
+    "a field that is missing": request("vault.create", {}),
+    "a number below its range": request("random.bytes", {"length": -1}),
+    "a number above its range": request("random.bytes", {"length": 1 << 40}),
+    "an empty batch": request("key.encrypt", {"key": "a/b", "items": []}),
+    "a batch and one item": request("key.encrypt", {"key": "a/b", "input": b"", "items": [{"input": b""}]}),
+    "a batch where there is none": request("system.ping", {"items": [{"input": b""}]}),
 }
 CLOSED = {
     "garbage": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -101,19 +68,15 @@ def test_what_is_no_request_is_refused_and_the_next_one_answered(raw: Raw, name:
     answers = {answer[1]: answer for answer in (raw.answer(), raw.answer()) if answer is not None}
     assert answers[1] == [1, 1, None, {}]
     error = answers[7][2]
-    assert isinstance(error, list)
-    assert error[0] in {100, 102}
-    assert str(error[1]).startswith(("request.invalid: ", "request.unknown_method: "))
+    assert str(error).startswith(("[100, 'request.invalid: ", "[102, 'request.unknown_method: "))
 
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_what_cannot_be_followed_ends_the_connection(daemon: RunningDaemon, raw: Raw, name: str) -> None:
     raw.send(PING + CLOSED[name])
-    answers = []
-    while (answer := raw.answer()) is not None:
-        answers.append(answer)
-    assert [1, 1, None, {}] in answers
-    assert len(answers) <= 2
+    answers = raw.answers()
+    assert answers.pop(1) == [1, 1, None, {}]
+    assert len(answers) <= 1
     assert "frame.invalid" in daemon.log
 
 
@@ -125,7 +88,7 @@ def test_a_truncated_frame_costs_only_its_connection(raw: Raw, cut: int) -> None
 
 
 def test_a_frame_that_comes_byte_by_byte_is_answered(raw: Raw) -> None:
-    for byte in frame("system.ping", {"echo": b"slow"}):
+    for byte in request("system.ping", {"echo": b"slow"}):
         raw.send(bytes([byte]))
     assert raw.answer() == [1, 7, None, {"echo": b"slow"}]
 
@@ -133,27 +96,27 @@ def test_a_frame_that_comes_byte_by_byte_is_answered(raw: Raw) -> None:
 def test_noise_never_harms(daemon: RunningDaemon, raw: Raw) -> None:
     """Random bytes, and requests with one byte changed, on 150 connections."""
     chance = random.Random(20)
-    good = frame("key.encrypt", {"key": "no-vault/key", "input": b"x" * 40, "aad": b"y"})
+    good = request("key.encrypt", {"key": "no-vault/key", "input": b"x" * 40, "aad": b"y"})
     for number in range(150):
         noise = bytearray(good) if number % 2 else bytearray(chance.randbytes(chance.randrange(1, 400)))
         noise[chance.randrange(len(noise))] ^= 1 << chance.randrange(8)
-        one = Raw(daemon)
+        one = Raw(str(daemon.socket))
         try:
             one.send(bytes(noise) + PING)
             one.socket.shutdown(socket.SHUT_WR)
             while one.answer() is not None:
                 continue
-        except (BrokenPipeError, ConnectionResetError, ValueError, msgpack.UnpackException):
+        except (BrokenPipeError, ConnectionResetError):
             continue
         finally:
-            one.socket.close()
+            one.close()
     raw.send(PING)
     assert raw.answer() == [1, 1, None, {}]
 
 
 def test_announcements_of_much_take_little(daemon: RunningDaemon, raw: Raw) -> None:
     """A hundred connections announce a megabyte each and send nothing: no memory is set aside for what is announced."""
-    many = [Raw(daemon) for _ in range(100)]
+    many = [Raw(str(daemon.socket)) for _ in range(100)]
     try:
         for one in many:
             one.send(b"\x94\x00\x07\xabsystem.ping\x91\x81\xa4echo\xc6" + struct.pack(">I", 1 << 19))
@@ -163,7 +126,7 @@ def test_announcements_of_much_take_little(daemon: RunningDaemon, raw: Raw) -> N
             assert int(str(memory["in_use"])) <= 110 * (16 << 10)
     finally:
         for one in many:
-            one.socket.close()
+            one.close()
     raw.send(PING)
     assert raw.answer() == [1, 1, None, {}]
 

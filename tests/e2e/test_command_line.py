@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -40,7 +41,7 @@ class Shell:
     def json(self, *words: str) -> Mapping[str, object]:
         loaded = json.loads(self.run(*words, "--json").stdout)
         assert isinstance(loaded, dict)
-        return loaded
+        return cast("dict[str, object]", loaded)
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgpack  # type: ignore[import-untyped]  # it has no types
+import pytest
 
 import openk
 from tests.support.daemon import running_daemon
+from tests.support.frames import Raw, request
 from tests.support.tokens import URI, worker
 
 DENIAL = '@id("not-today")\nforbid (principal, action == Action::"key.encrypt", resource);\n'
@@ -40,21 +41,15 @@ def test_sigterm_lets_requests_in_flight_be_answered(dev_folder: Path) -> None:
     """RSA keys take the worker long enough to be found at it by the signal."""
     with running_daemon(dev_folder) as daemon, daemon.client() as client:
         client.vault.create("life")
-        raw = socket.socket(socket.AF_UNIX)
-        raw.settimeout(30)
-        raw.connect(str(daemon.socket))
+        raw = Raw(str(daemon.socket), 30)
         for number in range(3):
-            request = [0, number, "key.create", [{"key": f"life/rsa-{number}", "algorithm": "rsa-3072"}]]
-            raw.sendall(msgpack.packb(request))
+            raw.send(request("key.create", {"key": f"life/rsa-{number}", "algorithm": "rsa-3072"}, number))
         until = time.monotonic() + 10
         while _gauge(client, "openk_hsm_in_flight{") == 0 and time.monotonic() < until:
             continue
         daemon.process.terminate()
-        unpacker = msgpack.Unpacker(raw=False)
-        while received := raw.recv(1 << 16):
-            unpacker.feed(received)
+        answers = raw.answers()
         raw.close()
-        answers = {answer[1]: answer for answer in unpacker}
         assert {number: answers[number][2] for number in answers} == dict.fromkeys(range(3))
         daemon.stop()
     with running_daemon(dev_folder) as daemon, daemon.client() as client:
@@ -81,12 +76,10 @@ def test_sighup_loads_policies_all_or_nothing(dev_folder: Path) -> None:
         daemon.wait_for("policy.kept")
         assert "50-mine.cedar" in daemon.log
         assert _code(client) == "policy.denied"
-        try:
+        with pytest.raises(openk.Error) as refused:
             client.policy.reload()
-        except openk.Error as error:
-            refused = error
-        assert refused.code == "policy.invalid"
-        assert "50-mine.cedar" in str(refused.details)
+        assert refused.value.code == "policy.invalid"
+        assert "50-mine.cedar" in str(refused.value.details)
 
         mine.write_text('forbid (principal, action == Action::"policy.reload", resource);\n')
         daemon.signal(signal.SIGHUP)
