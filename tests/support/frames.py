@@ -25,7 +25,7 @@ class Raw:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(seconds)
         self.socket.connect(path)
-        self._unpacker: Any = msgpack.Unpacker(raw=False)  # msgpack has no types
+        self._unpacker: Any = msgpack.Unpacker(raw=False)  # pyright: ignore[reportUnknownMemberType]  # it has no types
 
     def send(self, frame: bytes) -> None:
         self.socket.sendall(frame)
