@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -116,7 +117,9 @@ class Monitor:
                 env=dict(child.environment),
                 stdin=subprocess.DEVNULL,
                 pass_fds=fds,
-                preexec_fn=_unblock,  # noqa: PLW1509 - this process has one thread
+                preexec_fn=partial(_settle_in, os.getpid()),  # noqa: PLW1509 - this process has one thread
+                process_group=0,  # Ctrl-C is for the monitor: a daemon that drains needs its workers
+                start_new_session=True,  # Ctrl-C reaches the monitor only: it stops the daemon first, then the workers
             )
         except OSError as error:
             _log("cannot start", name=child.name, error=error.strerror)
@@ -169,16 +172,20 @@ class Monitor:
         fresh.replace(self._pids)
 
 
-def _unblock() -> None:
+def _settle_in(monitor: int) -> None:
+    """In the child, before it becomes what it is to be."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    _die_with_parent()
+    _die_with_parent(monitor)
 
 
-def _die_with_parent() -> None:
-    """PR_SET_PDEATHSIG: a monitor that was killed leaves no worker behind that keeps the token's login."""
+def _die_with_parent(monitor: int) -> None:
+    """PR_SET_PDEATHSIG: a monitor that was killed leaves no worker behind that keeps the token's login, and no daemon
+    that keeps the socket. One that was killed before this line sends no signal any more: look."""
     import ctypes  # noqa: PLC0415 - in the child only
 
     ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != monitor:
+        os._exit(0)
 
 
 def _log(event: str, **fields: object) -> None:
