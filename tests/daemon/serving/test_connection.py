@@ -221,6 +221,21 @@ async def test_a_slow_sender_is_told_and_cut_off(core: Core) -> None:
     assert core.pool.in_use == 0
 
 
+async def test_a_message_for_which_there_is_no_memory_is_given_up_in_time(core: Core) -> None:
+    client = core.client()
+    data = frame(78, "key.mac", key="v/k", input=bytes(900_000))
+    await client.send(data[:16384])
+    await core.until(lambda: core.pool.in_use > 0)
+    _, hoard = spend(core.pool)
+    await client.send(data[16384:20000])
+    ((msgid, error, _),) = await client.read_all()
+    assert msgid == 78
+    assert "daemon.overloaded" in str(error)
+    for lease in hoard:
+        lease.release()
+    await core.until(lambda: core.pool.in_use == 0)
+
+
 async def test_replies_do_not_stop_the_clock_of_a_message_that_does_not_come(core: Core) -> None:
     opening(core, 64 << 10)
     client = core.client()
