@@ -118,7 +118,6 @@ class Monitor:
                 stdin=subprocess.DEVNULL,
                 pass_fds=fds,
                 preexec_fn=partial(_settle_in, os.getpid()),  # noqa: PLW1509 - this process has one thread
-                process_group=0,  # Ctrl-C is for the monitor: a daemon that drains needs its workers
                 start_new_session=True,  # Ctrl-C reaches the monitor only: it stops the daemon first, then the workers
             )
         except OSError as error:
