@@ -39,6 +39,8 @@ CHUNK: Final = 16 << 10
 """Bytes of the first buffer of a message: one slot of the pool, dozens of common requests."""
 STRIDE: Final = 16
 """Requests between two looks whether the HSM could have some of them: it works while the others are read."""
+ROOM_LEAST: Final = 1 << 10
+"""Bytes for which it is worth to receive once more before the message moves to a larger buffer."""
 SEND_MOST: Final = 64
 """Buffers in one sendmsg; IOV_MAX is 1024, but more gain nothing."""
 
@@ -128,8 +130,11 @@ class Connection:
         """Take what has arrived."""
         try:
             lease = self._room()
-        except Exhausted:
-            self._await_room()
+        except Exhausted as error:
+            if error.possible:
+                self._await_room()
+            else:
+                self._cut_off("request.too_large", "the message does not fit the locked memory of one user")
             return
         try:
             received = self.sock.recv_into(lease.view[self._end :])
@@ -151,14 +156,15 @@ class Connection:
         little is given little, whatever its header announces). Raises Exhausted."""
         lease = self._lease
         if lease is None:
-            lease = self._lease = self._desk.pool.lease(CHUNK, self.peer.caller.uid)
+            lease = self._lease = self._desk.pool.lease(CHUNK, self.peer.owner)
             self._begin = self._end = 0
             return lease
         held = self._end - self._begin
-        if self._end < len(lease.view) and self._reader.needed <= len(lease.view) - self._begin:
+        room = len(lease.view) - self._end
+        if room and room >= min(self._reader.needed - held, ROOM_LEAST):
             return lease
         size = min(max(self._reader.needed, CHUNK), max(2 * held, CHUNK))
-        fresh = self._desk.pool.lease(size, self.peer.caller.uid)
+        fresh = self._desk.pool.lease(size, self.peer.owner)
         fresh.view[:held] = lease.view[self._begin : self._end]
         lease.release()
         self._lease = fresh
@@ -293,7 +299,7 @@ class Connection:
     def _reply(self, msgid: int, results: Results, batch: bool, request: str) -> None:  # noqa: FBT001 - hot: positional
         desk = self._desk
         try:
-            reply = encode(msgid, results, batch, self._form, request, desk.pool, self.peer.caller.uid)
+            reply = encode(msgid, results, batch, self._form, request, desk.pool, self.peer.owner)
         except Exception as error:  # noqa: BLE001 - a result that cannot be packed is a mistake of ours, and this one's only
             desk.log.error("reply.failed", error, request=request)
             reply = encode_error(msgid, Refusal("internal"), self._form, request)
@@ -377,10 +383,14 @@ class Connection:
         if self._leaving or self._lease is None:
             self.close()
             return
-        msgid = read_msgid(self._lease.view[self._begin : self._end])
-        code, reason = "request.timeout", "the message did not arrive completely in time"
         if self._waiting:
-            code, reason = "daemon.overloaded", "no locked memory was free for the message in time"
+            self._cut_off("daemon.overloaded", "no locked memory was free for the message in time")
+        else:
+            self._cut_off("request.timeout", "the message did not arrive completely in time")
+
+    def _cut_off(self, code: str, reason: str) -> None:
+        """Refuse the message that is arriving, and take no more."""
+        msgid = None if self._lease is None else read_msgid(self._lease.view[self._begin : self._end])
         self._reject(ProtocolError(reason, msgid, fatal=True, code=code))
 
     def finish(self) -> None:

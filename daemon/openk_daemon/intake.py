@@ -25,7 +25,7 @@ _KEPT: Final = 32
 """Prepared shapes kept before those that the reader forgot are dropped; the reader remembers 16."""
 
 _QUOTED_MOST: Final = 64
-"""Characters of an unknown method that are compared with the known ones: comparing a name of 1 MiB takes seconds."""
+"""Characters of an unknown method that are compared with the known ones: a name of 1 MiB would hold up everybody."""
 
 Loaded = Callable[[str], tuple[tuple[str, str], ...] | None]
 

@@ -59,7 +59,7 @@ class CipherHandlers:
     async def decrypt(self, call: Call) -> Outcome:
         state, version = await self._keyring.select(call.arguments)
         inputs = [_input(item, "ciphertext") for item in call.items]
-        client, owner = call.peer.connection, call.peer.caller.uid
+        client, owner = call.peer.connection, call.peer.owner
         if state.purpose is Purpose.ENCRYPT:
             opened = await self._ciphers.open(state, inputs, client, owner)
         else:
@@ -72,7 +72,7 @@ class CipherHandlers:
         state, version = await self._keyring.select(call.arguments)
         require(state, Purpose.WRAP)
         inputs = [_input(item, "wrapped") for item in call.items]
-        opened = await self._ciphers.open(state, inputs, call.peer.connection, call.peer.caller.uid)
+        opened = await self._ciphers.open(state, inputs, call.peer.connection, call.peer.owner)
         return Outcome([_shown(plaintext, "output") for plaintext in opened], facts=version.facts)
 
     async def reencrypt(self, call: Call) -> Outcome:
@@ -81,7 +81,7 @@ class CipherHandlers:
         require(state, Purpose.ENCRYPT, Purpose.WRAP)
         inputs = [_input(item, "ciphertext") for item in call.items]
         client = call.peer.connection
-        opened = await self._ciphers.open(state, inputs, client, call.peer.caller.uid)
+        opened = await self._ciphers.open(state, inputs, client, call.peer.owner)
         leases = [plaintext[0].lease for plaintext in opened if not isinstance(plaintext, Refusal)]
         try:
             newest = state.newest
@@ -136,7 +136,7 @@ class CipherHandlers:
         waiting: list[tuple[Lease, Pending[bytes | int]] | Refusal] = []
         for _ in call.items:
             try:
-                lease = self._pool.lease(length, call.peer.caller.uid)
+                lease = self._pool.lease(length, call.peer.owner)
             except Exhausted as error:
                 waiting.append(refuse(error))
                 continue

@@ -29,7 +29,7 @@ class RandomHandlers:
         length = call.arguments.integer("length", USUAL)
         if not 1 <= length <= MOST:
             raise Refusal("request.invalid", f"length is 1 to {MOST}")
-        lease = self._pool.lease(length, call.peer.caller.uid)
+        lease = self._pool.lease(length, call.peer.owner)
         try:
             operation = Operation(OpCode.RANDOM, length, into=lease.view, client=call.peer.connection)
             if await self._lane.submit(operation) != length:

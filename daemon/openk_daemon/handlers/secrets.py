@@ -54,7 +54,7 @@ class SecretHandlers:
     async def get(self, call: Call) -> Outcome:
         arguments = call.arguments
         name, number = arguments.text("secret"), arguments.optional_integer("version")
-        version, unlocked = await self._cabinet.get(name, number, call.peer.caller.uid)
+        version, unlocked = await self._cabinet.get(name, number, call.peer.owner)
         facts = (("version", version),)
         created = rfc3339(unlocked.created)
         if unlocked.names is None:

@@ -111,7 +111,7 @@ class SharingHandlers:
         length = arguments.integer("length", DERIVED_USUAL)
         if not 1 <= length <= DERIVED_MOST:
             raise Refusal("key.input_invalid", f"1 to {DERIVED_MOST} bytes are derived at once")
-        client, owner = call.peer.connection, call.peer.caller.uid
+        client, owner = call.peer.connection, call.peer.owner
         inputs = [(_bytes(item, "label"), _bytes(item, "context")) for item in call.items]
         if arguments.text("mode", "sp800-108-counter") == "hkdf-expand":
             if any(label for label, _ in inputs):
@@ -126,13 +126,13 @@ class SharingHandlers:
         state, version = await self._keyring.select(call.arguments)
         require(state, Purpose.AGREE)
         peers = [item.view("public") for item in call.items]
-        shared = await self._agreements.agree(state, version, peers, call.peer.connection, call.peer.caller.uid)
+        shared = await self._agreements.agree(state, version, peers, call.peer.connection, call.peer.owner)
         return Outcome(_answers(shared, "shared", version.number), facts=version.facts)
 
     async def encapsulate(self, call: Call) -> Outcome:
         state, version = await self._keyring.select(call.arguments)
         require(state, Purpose.ENCAPSULATE)
-        made = self._agreements.encapsulate(version, len(call.items), call.peer.caller.uid)
+        made = self._agreements.encapsulate(version, len(call.items), call.peer.owner)
         results: list[Answer | Refusal] = [
             element
             if isinstance(element, Refusal)
@@ -145,7 +145,7 @@ class SharingHandlers:
         state, version = await self._keyring.select(call.arguments)
         require(state, Purpose.ENCAPSULATE)
         ciphertexts = [item.view("ciphertext") for item in call.items]
-        opened = await self._agreements.decapsulate(state, version, ciphertexts, call.peer.caller.uid)
+        opened = await self._agreements.decapsulate(state, version, ciphertexts, call.peer.owner)
         return Outcome(_answers(opened, "shared", version.number), facts=version.facts)
 
 

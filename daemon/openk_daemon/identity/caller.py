@@ -29,3 +29,8 @@ class Peer:
     connection: int
     audit: str
     """The caller as a JSON fragment for audit records, built once."""
+
+    @property
+    def owner(self) -> int:
+        """Whose budget of locked memory it is: one a uid, never the pool's owner 0 (the daemon itself, without one)."""
+        return self.caller.uid + 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -109,6 +111,15 @@ def test_a_payload_too_long_is_refused_in_a_known_shape_too() -> None:
         taking.take(frame(1, "system.ping", echo=bytes(4097)))
     assert caught.value.code.name == "request.invalid"
     assert caught.value.details == {"field": "echo"}
+
+
+def test_a_long_unknown_method_costs_little_time() -> None:
+    taking = Taking()
+    request = taking.read(frame(1, "system.pin" + "".join(map(chr, range(97, 123))) * 36_000))
+    began = time.thread_time()
+    with pytest.raises(Refusal, match=r"request\.unknown_method"):
+        taking.intake.take(request)
+    assert time.thread_time() - began < 0.01
 
 
 def test_what_it_remembers_is_bounded() -> None:
