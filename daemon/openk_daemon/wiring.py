@@ -9,6 +9,7 @@ At the stop the same way back: clients drain, the head of the log is signed, sto
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -92,6 +93,7 @@ def prepare(config: Config, log: Log, manager: ServiceManager) -> Ground:
             [f"{len(config.hsm)} HSMs are configured: this version of openk works with exactly one [hsm.NAME]"]
         )
     selftest.run()
+    _raise_descriptors()
     limits = config.limits
     pool = Pool(limits.locked_memory_bytes, owner_bytes=limits.locked_memory_per_uid_bytes)
     engine = Engine(config.policies, config.administrators, decisions=limits.decisions)
@@ -109,6 +111,12 @@ def prepare(config: Config, log: Log, manager: ServiceManager) -> Ground:
         if step.state != "applied":
             log.warning("hardening.missing", measure=str(step.measure), detail=step.detail)
     return Ground(config, log, manager, pool, engine, tuple(listeners), bool(inherited), scraped)
+
+
+def _raise_descriptors() -> None:
+    """As many descriptors as are allowed: the usual soft limit, 1024, is meant for programs that use select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _bind(config: Config) -> socket:
