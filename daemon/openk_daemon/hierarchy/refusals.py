@@ -8,16 +8,20 @@ from openk_daemon.call import Call, Handler, Outcome
 from openk_daemon.hierarchy.records import RecordError
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import StoreError
-from openk_hsm.errors import HsmError
+from openk_hsm.errors import HsmError, InvalidInput
 from openk_memory.errors import Exhausted
 
 Below = HsmError | StoreError | Exhausted | RecordError
 
 _EXHAUSTED_RETRY = 1.0  # seconds: locked memory is given back as replies leave
 
+_UNFIT = "the input does not fit the algorithm, or with its answer exceeds what an HSM takes at once (hsm.handoff_bytes)"
+
 
 def refuse(error: Below) -> Refusal:
     """The refusal a client sees. Codes are the errors' own; their texts stay in the log."""
+    if isinstance(error, InvalidInput):
+        return Refusal(error.code, _UNFIT)
     if isinstance(error, HsmError):
         return Refusal(error.code, retry_after=error.retry_after)
     if isinstance(error, StoreError):

@@ -122,7 +122,7 @@ class Metrics:
             _single("connections", "Connections open now.", Kind.GAUGE, self.connections_opened - self.connections_closed),
             _single("connections_opened_total", "Connections accepted.", Kind.COUNTER, self.connections_opened),
             _single("connections_refused_total", "Connections turned away by a limit.", Kind.COUNTER, self.connections_refused),
-            _single("frames_invalid_total", "Connections ended by bytes that are no valid message.", Kind.COUNTER, self.frames_invalid),
+            _single("frames_invalid_total", "Messages that were no valid ones; some end their connection.", Kind.COUNTER, self.frames_invalid),
             _single("reads_paused_total", "Times a connection was not read because of a limit.", Kind.COUNTER, self.reads_paused),
             _single("received_bytes_total", "Bytes read from clients.", Kind.COUNTER, self.bytes_in),
             _single("sent_bytes_total", "Bytes sent to clients.", Kind.COUNTER, self.bytes_out),
