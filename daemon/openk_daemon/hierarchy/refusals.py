@@ -15,7 +15,7 @@ Below = HsmError | StoreError | Exhausted | RecordError
 
 _EXHAUSTED_RETRY = 1.0  # seconds: locked memory is given back as replies leave
 
-_UNFIT = "the input does not fit the algorithm, or with its answer exceeds what an HSM takes at once (hsm.handoff_bytes)"
+_UNFIT = "the input does not fit the algorithm, or with its answer exceeds what an HSM takes (hsm.handoff_bytes)"
 
 
 def refuse(error: Below) -> Refusal:

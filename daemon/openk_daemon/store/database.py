@@ -125,7 +125,8 @@ def _connect(path: str, opened: list[Connection], flags: int) -> Connection:
     opened.append(connection)
     connection.set_busy_timeout(1000)
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-    connection.pragma("temp_store", 2)  # memory: a large savepoint spills into /var/tmp, which a confined daemon cannot open
+    # In memory: a large savepoint would spill into /var/tmp, which a confined daemon cannot open.
+    connection.pragma("temp_store", 2)
     return connection
 
 
