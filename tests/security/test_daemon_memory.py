@@ -94,6 +94,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "derive": {"algorithm": "hmac-sha-256", "purpose": "derive"},
     "mac": {"algorithm": "hmac-sha-256"},
     "ecdh": {"algorithm": "p-256", "purpose": "agree"},
+    "kem": {"algorithm": "ml-kem-768"},
     "rsa": {"algorithm": "rsa-2048", "purpose": "decrypt"},
 }
 
@@ -160,6 +161,9 @@ def derivation(line: Line, canaries: Canaries) -> None:
 def agreement(line: Line, canaries: Canaries) -> None:
     ours = line.ask("key.public", key="v/ecdh")["public"]
     canaries.keep(line.ask("key.agree", key="v/ecdh", public=ours)["shared"])
+    made = line.ask("key.encapsulate", key="v/kem")
+    canaries.keep(made["shared"])
+    assert line.ask("key.decapsulate", key="v/kem", ciphertext=made["ciphertext"])["shared"] == made["shared"]
 
 
 def rsa(line: Line, canaries: Canaries) -> None:

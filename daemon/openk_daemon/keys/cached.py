@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem,
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from openk_daemon.keys.freed import wipe_freed
 from openk_daemon.keys.manners import Manner
 from openk_daemon.keys.objects import move
 from openk_daemon.keys.verifying import MlKemPublic, PublicKey
@@ -161,12 +162,14 @@ def decapsulate(algorithm: Algorithm, material: memoryview, ciphertext: memoryvi
         secret = _ML_KEM[algorithm](material).decapsulate(ciphertext)
     except ValueError as error:
         raise Refusal("key.ciphertext_invalid") from error
+    wipe_freed()
     move(secret, into)
 
 
 def encapsulate(public: MlKemPublic, into: memoryview) -> bytes:
     """The ciphertext; the shared secret goes to `into`."""
     secret, ciphertext = public.encapsulate()
+    wipe_freed()
     move(secret, into)
     return ciphertext
 
