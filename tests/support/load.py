@@ -181,7 +181,7 @@ class Client:
             self._made += 1
             return "key.create", {"key": name, "algorithm": "aes-256-gcm", "protection": "resident"}
         if dice < 0.99:
-            mine = [key for key in self._book.keys if key.startswith(f"load/{self._me}-")]
+            mine = [name for name, key in self._book.keys.items() if f"/{self._me}-" in name and not key.resident]
             if mine:
                 return "key.rotate", {"key": self._chance.choice(mine)}
         self._made += 1
