@@ -97,6 +97,8 @@ def path_drop_in(commands: Mapping[str, str]) -> str:
     lines = ["[Unit]", "DefaultDependencies=no", "[Service]", f"ExecPaths={code}", "StandardOutput=append:/run/services.log", "StandardError=append:/run/services.log"]
     if home:  # this interpreter lives in someone's home; /opt/openk does not
         lines.append("ProtectHome=read-only")
+    if str(ROOT).startswith(("/tmp/", "/var/tmp/")):  # a checkout where PrivateTmp= hides it; /opt/openk is not
+        lines.append(f'BindReadOnlyPaths="{ROOT}"')
     for key, value in commands.items():
         lines += [f"{key}=", f"{key}={value}"]
     return "\n".join([*lines, ""])
