@@ -179,8 +179,8 @@ def _settle_in(monitor: int) -> None:
 
 def _die_with_parent(monitor: int) -> None:
     """PR_SET_PDEATHSIG: a monitor that was killed leaves no worker behind that keeps the token's login, and no daemon
-    that keeps the socket. SIGKILL, for a daemon cannot drain without workers: it would wait for them and stand in the way of
-    the next one. A monitor that was killed before this line sends no signal any more: look."""
+    that keeps the socket. SIGKILL, for a daemon cannot drain without workers: it would wait for them and stand in the
+    way of the next one. A monitor that was killed before this line sends no signal any more: look."""
     import ctypes  # noqa: PLC0415 - in the child only
 
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
