@@ -129,7 +129,9 @@ def test_reload_takes_new_policies_and_refuses_bad_ones(host: Host) -> None:
     host.wait(lambda: "policy.denied" in openk(host, *denied, check=False), 5, "the new policies")
     host.run("sh", "-c", "echo 'forbid (' > /etc/openk/policies/50-test.cedar")
     host.run("systemctl", "reload", "openkd.service")
-    assert host.show("openkd.service", "ActiveState") == "active"
+    # ExecReload= only sends the signal: the unit is `reloading` until the daemon has looked at the policies.
+    host.wait(lambda: "policy.kept" in host.story(), 5, "the refusal of the bad policies")
+    host.wait(lambda: host.show("openkd.service", "ActiveState") == "active", 5, "the end of the reload")
     assert "policy.denied" in openk(host, *denied, check=False)
     host.run("rm", "/etc/openk/policies/50-test.cedar")
     host.run("systemctl", "reload", "openkd.service")
