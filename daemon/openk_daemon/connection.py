@@ -24,7 +24,7 @@ from typing import Final, Protocol
 from openk.wire.reader import Limits, ProtocolError, Reader, Request, read_msgid
 from openk_daemon.call import Arguments
 from openk_daemon.identity.caller import Peer
-from openk_daemon.intake import Intake, Prepared, foreign_fragment
+from openk_daemon.intake import Intake, foreign_fragment
 from openk_daemon.observe.log import Log
 from openk_daemon.observe.metrics import Metrics
 from openk_daemon.pipeline import Pipeline, Results, release
@@ -429,6 +429,3 @@ class Connection:
 def _request_id() -> str:
     """Unique over restarts: 32 random bits of this run, and a count."""
     return f"{_RUN}-{next(_numbers):x}"
-
-
-__all__ = ["Bounds", "Connection", "Desk", "Loop", "Prepared", "pump_nothing"]

@@ -19,7 +19,7 @@ from openk_daemon.observe.notify import ServiceManager
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import StoreError
 from openk_daemon.wiring import Daemon, Ground, opened, prepare
-from openk_hsm.errors import HsmError, TokenMissing, TokenUninitialised, Unavailable, Untrusted, WrongPin
+from openk_hsm.errors import HsmError, TokenMissing, TokenUninitialised, Untrusted, WrongPin
 from openk_memory.errors import LockedMemoryError
 
 MISCONFIGURED: Final = 78
@@ -41,7 +41,7 @@ _FINAL: Final = (
     TokenUninitialised,
     Untrusted,
 )
-_PASSING: Final = (HsmError, AuditUnavailable, Unavailable, StoreError)
+_PASSING: Final = (HsmError, AuditUnavailable, StoreError)
 
 
 def serve(config: Config) -> int:

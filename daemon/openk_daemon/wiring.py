@@ -52,7 +52,6 @@ from openk_daemon.serve import Server, listen
 from openk_daemon.store.seam import Foreign, Write
 from openk_daemon.store.sqlite import SqliteStore
 from openk_hsm.dialling import Limits as LaneLimits
-from openk_hsm.errors import HsmError
 from openk_hsm.lane import WorkerLane
 from openk_hsm.pending import Pending, settle
 from openk_hsm.seam import AUDIT_KEY, LaneState, Mechanism, OpCode, Operation, TokenInfo
@@ -358,6 +357,3 @@ def _lane_limits(config: Config, hsm: Hsm) -> LaneLimits:
 
 def _report(log: Log, event: str, fields: Mapping[str, object]) -> None:
     log.warning(event.replace(" ", "."), None, **fields)
-
-
-__all__ = ["Daemon", "Ground", "HsmError", "opened", "prepare"]
