@@ -187,6 +187,7 @@ def info_to_wire(info: TokenInfo) -> dict[str, object]:
         "wrapped": [spec_to_wire(spec) for spec in info.wrapped],
         "mechanisms": list(info.mechanisms),
         "audit_public": info.audit_public,
+        "chosen": dict(info.chosen),
     }
 
 
@@ -215,9 +216,16 @@ def info_from_wire(value: object) -> TokenInfo:
                 wrapped=frozenset(map(spec_from_wire, wrapped)),
                 mechanisms=tuple(map(str, mechanisms)),
                 audit_public=audit_public,
+                chosen=_texts_by_name(fields.get("chosen")),
             )
         case _:
             raise BadFrame("a token's description is malformed")
+
+
+def _texts_by_name(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise BadFrame("a token's description is malformed")
+    return {str(name): str(text) for name, text in cast(dict[object, object], value).items()}
 
 
 def generated_from_wire(value: object) -> Generated:

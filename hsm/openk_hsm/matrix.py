@@ -32,6 +32,7 @@ def as_json(info: TokenInfo) -> dict[str, object]:
         "model": info.model,
         "firmware": info.firmware,
         "serial": info.serial,
+        "chosen": dict(info.chosen),
         "mechanisms": list(info.mechanisms),
         "missing": sorted({mechanism.name for mechanism in Mechanism if mechanism} - set(info.mechanisms)),
         "keys": [
@@ -51,6 +52,7 @@ def table(info: TokenInfo) -> str:
     for spec in specs():
         resident, wrapped = _mark(spec in info.resident), _mark(spec in info.wrapped)
         lines.append(f"{spec.algorithm.value:14} {spec.purpose.value:12} {resident:9} {wrapped}")
+    lines += [f"{job}: {how}" for job, how in info.chosen.items()]
     missing = sorted({mechanism.name for mechanism in Mechanism if mechanism} - set(info.mechanisms))
     lines.append(f"mechanisms that this token lacks: {', '.join(missing) or 'none'}")
     return "\n".join(lines)

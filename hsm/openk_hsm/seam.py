@@ -205,6 +205,8 @@ class TokenInfo:
     mechanisms: tuple[str, ...]
     audit_public: bytes = b""
     """The audit key's SubjectPublicKeyInfo DER."""
+    chosen: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What was negotiated with the token, for people: a job ("data", "key objects") to how the token does it."""
 
 
 class LaneState(StrEnum):
