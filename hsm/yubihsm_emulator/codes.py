@@ -1,0 +1,232 @@
+"""The numbers of the YubiHSM 2 protocol (firmware 2.4): commands, object types, algorithms, capabilities, options."""
+
+from enum import IntEnum, IntFlag
+from typing import Final
+
+
+class Command(IntEnum):
+    """What a frame asks for. A reply carries the same number with the top bit set, an error `ERROR`."""
+
+    ECHO = 0x01
+    CREATE_SESSION = 0x03
+    AUTHENTICATE_SESSION = 0x04
+    SESSION_MESSAGE = 0x05
+    DEVICE_INFO = 0x06
+    RESET_DEVICE = 0x08
+    GET_DEVICE_PUBLIC_KEY = 0x0A
+    CLOSE_SESSION = 0x40
+    GET_STORAGE_INFO = 0x41
+    PUT_OPAQUE = 0x42
+    GET_OPAQUE = 0x43
+    PUT_AUTHENTICATION_KEY = 0x44
+    PUT_ASYMMETRIC_KEY = 0x45
+    GENERATE_ASYMMETRIC_KEY = 0x46
+    SIGN_PKCS1 = 0x47
+    LIST_OBJECTS = 0x48
+    DECRYPT_PKCS1 = 0x49
+    EXPORT_WRAPPED = 0x4A
+    IMPORT_WRAPPED = 0x4B
+    PUT_WRAP_KEY = 0x4C
+    GET_LOG_ENTRIES = 0x4D
+    GET_OBJECT_INFO = 0x4E
+    SET_OPTION = 0x4F
+    GET_OPTION = 0x50
+    GET_PSEUDO_RANDOM = 0x51
+    PUT_HMAC_KEY = 0x52
+    SIGN_HMAC = 0x53
+    GET_PUBLIC_KEY = 0x54
+    SIGN_PSS = 0x55
+    SIGN_ECDSA = 0x56
+    DERIVE_ECDH = 0x57
+    DELETE_OBJECT = 0x58
+    DECRYPT_OAEP = 0x59
+    GENERATE_HMAC_KEY = 0x5A
+    GENERATE_WRAP_KEY = 0x5B
+    VERIFY_HMAC = 0x5C
+    SIGN_SSH_CERTIFICATE = 0x5D
+    PUT_TEMPLATE = 0x5E
+    GET_TEMPLATE = 0x5F
+    DECRYPT_OTP = 0x60
+    CREATE_OTP_AEAD = 0x61
+    RANDOMIZE_OTP_AEAD = 0x62
+    REWRAP_OTP_AEAD = 0x63
+    SIGN_ATTESTATION_CERTIFICATE = 0x64
+    PUT_OTP_AEAD_KEY = 0x65
+    GENERATE_OTP_AEAD_KEY = 0x66
+    SET_LOG_INDEX = 0x67
+    WRAP_DATA = 0x68
+    UNWRAP_DATA = 0x69
+    SIGN_EDDSA = 0x6A
+    BLINK_DEVICE = 0x6B
+    CHANGE_AUTHENTICATION_KEY = 0x6C
+    PUT_SYMMETRIC_KEY = 0x6D
+    GENERATE_SYMMETRIC_KEY = 0x6E
+    DECRYPT_ECB = 0x6F
+    ENCRYPT_ECB = 0x70
+    DECRYPT_CBC = 0x71
+    ENCRYPT_CBC = 0x72
+    PUT_PUBLIC_WRAP_KEY = 0x73
+    GET_RSA_WRAPPED_KEY = 0x74
+    PUT_RSA_WRAPPED_KEY = 0x75
+    EXPORT_RSA_WRAPPED = 0x76
+    IMPORT_RSA_WRAPPED = 0x77
+
+
+ERROR: Final = 0x7F
+"""The command number of an error frame."""
+
+REPLY: Final = 0x80
+"""The bit that makes a command's number its reply's."""
+
+
+class ObjectType(IntEnum):
+    OPAQUE = 1
+    AUTHENTICATION_KEY = 2
+    ASYMMETRIC_KEY = 3
+    WRAP_KEY = 4
+    HMAC_KEY = 5
+    TEMPLATE = 6
+    OTP_AEAD_KEY = 7
+    SYMMETRIC_KEY = 8
+    PUBLIC_WRAP_KEY = 9
+
+
+class Algorithm(IntEnum):
+    RSA_PKCS1_SHA1 = 1
+    RSA_PKCS1_SHA256 = 2
+    RSA_PKCS1_SHA384 = 3
+    RSA_PKCS1_SHA512 = 4
+    RSA_PSS_SHA1 = 5
+    RSA_PSS_SHA256 = 6
+    RSA_PSS_SHA384 = 7
+    RSA_PSS_SHA512 = 8
+    RSA_2048 = 9
+    RSA_3072 = 10
+    RSA_4096 = 11
+    EC_P256 = 12
+    EC_P384 = 13
+    EC_P521 = 14
+    EC_K256 = 15
+    EC_BP256 = 16
+    EC_BP384 = 17
+    EC_BP512 = 18
+    HMAC_SHA1 = 19
+    HMAC_SHA256 = 20
+    HMAC_SHA384 = 21
+    HMAC_SHA512 = 22
+    EC_ECDSA_SHA1 = 23
+    EC_ECDH = 24
+    RSA_OAEP_SHA1 = 25
+    RSA_OAEP_SHA256 = 26
+    RSA_OAEP_SHA384 = 27
+    RSA_OAEP_SHA512 = 28
+    AES128_CCM_WRAP = 29
+    OPAQUE_DATA = 30
+    OPAQUE_X509_CERTIFICATE = 31
+    RSA_MGF1_SHA1 = 32
+    RSA_MGF1_SHA256 = 33
+    RSA_MGF1_SHA384 = 34
+    RSA_MGF1_SHA512 = 35
+    TEMPLATE_SSH = 36
+    AES128_YUBICO_OTP = 37
+    AES128_YUBICO_AUTHENTICATION = 38
+    AES192_YUBICO_OTP = 39
+    AES256_YUBICO_OTP = 40
+    AES192_CCM_WRAP = 41
+    AES256_CCM_WRAP = 42
+    EC_ECDSA_SHA256 = 43
+    EC_ECDSA_SHA384 = 44
+    EC_ECDSA_SHA512 = 45
+    EC_ED25519 = 46
+    EC_P224 = 47
+    RSA_PKCS1_DECRYPT = 48
+    EC_P256_YUBICO_AUTHENTICATION = 49
+    AES128 = 50
+    AES192 = 51
+    AES256 = 52
+    AES_ECB = 53
+    AES_CBC = 54
+    AES_KWP = 55
+
+
+class Capability(IntFlag):
+    """Bits of the u64. Bits 0x38 to 0x3f have no meaning yet but are stored and given back (`yubihsm-shell -c all`)."""
+
+    NONE = 0
+    GET_OPAQUE = 1 << 0x00
+    PUT_OPAQUE = 1 << 0x01
+    PUT_AUTHENTICATION_KEY = 1 << 0x02
+    PUT_ASYMMETRIC_KEY = 1 << 0x03
+    GENERATE_ASYMMETRIC_KEY = 1 << 0x04
+    SIGN_PKCS = 1 << 0x05
+    SIGN_PSS = 1 << 0x06
+    SIGN_ECDSA = 1 << 0x07
+    SIGN_EDDSA = 1 << 0x08
+    DECRYPT_PKCS = 1 << 0x09
+    DECRYPT_OAEP = 1 << 0x0A
+    DERIVE_ECDH = 1 << 0x0B
+    EXPORT_WRAPPED = 1 << 0x0C
+    IMPORT_WRAPPED = 1 << 0x0D
+    PUT_WRAP_KEY = 1 << 0x0E
+    GENERATE_WRAP_KEY = 1 << 0x0F
+    EXPORTABLE_UNDER_WRAP = 1 << 0x10
+    SET_OPTION = 1 << 0x11
+    GET_OPTION = 1 << 0x12
+    GET_PSEUDO_RANDOM = 1 << 0x13
+    PUT_HMAC_KEY = 1 << 0x14
+    GENERATE_HMAC_KEY = 1 << 0x15
+    SIGN_HMAC = 1 << 0x16
+    VERIFY_HMAC = 1 << 0x17
+    GET_LOG_ENTRIES = 1 << 0x18
+    SIGN_SSH_CERTIFICATE = 1 << 0x19
+    GET_TEMPLATE = 1 << 0x1A
+    PUT_TEMPLATE = 1 << 0x1B
+    RESET_DEVICE = 1 << 0x1C
+    DECRYPT_OTP = 1 << 0x1D
+    CREATE_OTP_AEAD = 1 << 0x1E
+    RANDOMIZE_OTP_AEAD = 1 << 0x1F
+    REWRAP_FROM_OTP_AEAD_KEY = 1 << 0x20
+    REWRAP_TO_OTP_AEAD_KEY = 1 << 0x21
+    SIGN_ATTESTATION_CERTIFICATE = 1 << 0x22
+    PUT_OTP_AEAD_KEY = 1 << 0x23
+    GENERATE_OTP_AEAD_KEY = 1 << 0x24
+    WRAP_DATA = 1 << 0x25
+    UNWRAP_DATA = 1 << 0x26
+    DELETE_OPAQUE = 1 << 0x27
+    DELETE_AUTHENTICATION_KEY = 1 << 0x28
+    DELETE_ASYMMETRIC_KEY = 1 << 0x29
+    DELETE_WRAP_KEY = 1 << 0x2A
+    DELETE_HMAC_KEY = 1 << 0x2B
+    DELETE_TEMPLATE = 1 << 0x2C
+    DELETE_OTP_AEAD_KEY = 1 << 0x2D
+    CHANGE_AUTHENTICATION_KEY = 1 << 0x2E
+    PUT_SYMMETRIC_KEY = 1 << 0x2F
+    GENERATE_SYMMETRIC_KEY = 1 << 0x30
+    DELETE_SYMMETRIC_KEY = 1 << 0x31
+    DECRYPT_ECB = 1 << 0x32
+    ENCRYPT_ECB = 1 << 0x33
+    DECRYPT_CBC = 1 << 0x34
+    ENCRYPT_CBC = 1 << 0x35
+    PUT_PUBLIC_WRAP_KEY = 1 << 0x36
+    DELETE_PUBLIC_WRAP_KEY = 1 << 0x37
+
+
+class Option(IntEnum):
+    FORCE_AUDIT = 1
+    COMMAND_AUDIT = 3
+    ALGORITHM_TOGGLE = 4
+    FIPS_MODE = 5
+
+
+class Origin(IntFlag):
+    """Where the bytes of an object come from. `WRAPPED` is added to either when it came in under wrap."""
+
+    GENERATED = 0x01
+    IMPORTED = 0x02
+    WRAPPED = 0x10
+
+
+ALL_CAPABILITIES: Final = 0xFFFF_FFFF_FFFF_FFFF
+ALL_DOMAINS: Final = 0xFFFF
+NOBODY: Final = 0xFFFF
+"""Stands in the log where there is no key; never an object's id."""

@@ -1,0 +1,11 @@
+"""The table of commands: one module a family, each with its rows in `COMMANDS`. Handlers are plain functions."""
+
+from typing import Final
+
+from yubihsm_emulator.codes import Command
+from yubihsm_emulator.commands import opaque
+from yubihsm_emulator.spec import Spec
+
+TABLE: Final[dict[Command, Spec]] = {
+    **opaque.COMMANDS,
+}
