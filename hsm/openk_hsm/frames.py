@@ -36,7 +36,7 @@ from msgpack.exceptions import (  # type: ignore[import-untyped]  # pyright: ign
 
 from openk_hsm import errors
 from openk_hsm.errors import HsmError
-from openk_hsm.seam import Algorithm, Generated, KeySpec, ObjectInfo, Purpose, TokenInfo
+from openk_hsm.seam import Algorithm, Generated, KeySpec, Notice, ObjectInfo, Purpose, TokenInfo
 
 _packb = cast(Callable[[object], bytes], msgpack.packb)  # pyright: ignore[reportUnknownMemberType]
 _unpackb = cast(Callable[[memoryview], object], msgpack.unpackb)  # pyright: ignore[reportUnknownMemberType]
@@ -188,6 +188,8 @@ def info_to_wire(info: TokenInfo) -> dict[str, object]:
         "mechanisms": list(info.mechanisms),
         "audit_public": info.audit_public,
         "chosen": dict(info.chosen),
+        "data": info.data.value,
+        "resident_vaults": info.resident_vaults,
     }
 
 
@@ -217,9 +219,17 @@ def info_from_wire(value: object) -> TokenInfo:
                 mechanisms=tuple(map(str, mechanisms)),
                 audit_public=audit_public,
                 chosen=_texts_by_name(fields.get("chosen")),
+                data=_data_algorithm(fields.get("data")),
+                resident_vaults=fields.get("resident_vaults") is True,
             )
         case _:
             raise BadFrame("a token's description is malformed")
+
+
+def _data_algorithm(value: object) -> Algorithm:
+    if value not in {Algorithm.AES_256_GCM.value, Algorithm.AES_256_CCM.value}:
+        raise BadFrame("a token's description is malformed")
+    return Algorithm(value)
 
 
 def _texts_by_name(value: object) -> dict[str, str]:
@@ -248,4 +258,28 @@ def objects_from_wire(value: object) -> list[ObjectInfo]:
                 found.append(ObjectInfo(label, id_, kind, algorithm))
             case _:
                 raise BadFrame("a list of objects is malformed")
+    return found
+
+
+def certificates_from_wire(value: object) -> list[bytes]:
+    """Raises BadFrame."""
+    if not _is_list(value):
+        raise BadFrame("an attestation is malformed")
+    certificates = [certificate for certificate in value if isinstance(certificate, bytes)]
+    if len(certificates) != len(value):
+        raise BadFrame("an attestation is malformed")
+    return certificates
+
+
+def notices_from_wire(value: object) -> list[Notice]:
+    """Raises BadFrame."""
+    if not _is_list(value):
+        raise BadFrame("a list of notices is malformed")
+    found: list[Notice] = []
+    for row in value:
+        match row:
+            case [int(number), int(at), bool(alarm), str(text)]:
+                found.append(Notice(number, at, alarm, text))
+            case _:
+                raise BadFrame("a list of notices is malformed")
     return found

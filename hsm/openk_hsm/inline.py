@@ -19,6 +19,7 @@ from openk_hsm.seam import (
     KeySpec,
     LaneHealth,
     LaneState,
+    Notice,
     ObjectInfo,
     OpCode,
     Operation,
@@ -136,6 +137,12 @@ class InlineLane:
 
     def objects(self) -> Pending[Sequence[ObjectInfo]]:
         return _settle(self._backend.objects)
+
+    def attest(self, label: str, id_: bytes) -> Pending[Sequence[bytes]]:
+        return _settle(lambda: self._backend.attest(label, id_))
+
+    def notices(self, after: int) -> Pending[Sequence[Notice]]:
+        return _settle(lambda: self._backend.notices(after))
 
     def info(self) -> Pending[TokenInfo]:
         return _settle(lambda: self._info)

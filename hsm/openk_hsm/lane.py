@@ -32,6 +32,7 @@ from openk_hsm.seam import (
     KeySpec,
     LaneHealth,
     LaneState,
+    Notice,
     ObjectInfo,
     Operation,
     Replay,
@@ -109,6 +110,12 @@ class WorkerLane:
 
     def objects(self) -> Pending[Sequence[ObjectInfo]]:
         return self._call("objects", (), frames.objects_from_wire, Replay.PURE, self._limits.deadline)
+
+    def attest(self, label: str, id_: bytes) -> Pending[Sequence[bytes]]:
+        return self._call("attest", (label, id_), frames.certificates_from_wire, Replay.PURE, self._limits.deadline)
+
+    def notices(self, after: int) -> Pending[Sequence[Notice]]:
+        return self._call("notices", (after,), frames.notices_from_wire, Replay.PURE, self._limits.deadline)
 
     def info(self) -> Pending[TokenInfo]:
         if self._info is not None:

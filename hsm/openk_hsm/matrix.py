@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from openk_hsm.seam import Algorithm, KeySpec, Mechanism, Purpose, TokenInfo
-from openk_hsm.specs import MECHANISMS
+from openk_hsm.seam import Algorithm, KeySpec, Purpose, TokenInfo
+from openk_hsm.specs import MECHANISMS, OPCODES
 
 _INTERNAL: Final = frozenset({Purpose.KEY_WRAP})
 _DAEMON_ONLY: Final = (
@@ -34,7 +34,7 @@ def as_json(info: TokenInfo) -> dict[str, object]:
         "serial": info.serial,
         "chosen": dict(info.chosen),
         "mechanisms": list(info.mechanisms),
-        "missing": sorted({mechanism.name for mechanism in Mechanism if mechanism} - set(info.mechanisms)),
+        "missing": sorted({mechanism.name for mechanism in OPCODES} - set(info.mechanisms)),
         "keys": [
             {
                 "algorithm": spec.algorithm.value,
@@ -53,7 +53,7 @@ def table(info: TokenInfo) -> str:
         resident, wrapped = _mark(spec in info.resident), _mark(spec in info.wrapped)
         lines.append(f"{spec.algorithm.value:14} {spec.purpose.value:12} {resident:9} {wrapped}")
     lines += [f"{job}: {how}" for job, how in info.chosen.items()]
-    missing = sorted({mechanism.name for mechanism in Mechanism if mechanism} - set(info.mechanisms))
+    missing = sorted({mechanism.name for mechanism in OPCODES} - set(info.mechanisms))
     lines.append(f"mechanisms that this token lacks: {', '.join(missing) or 'none'}")
     return "\n".join(lines)
 
@@ -68,7 +68,7 @@ def markdown(infos: Sequence[TokenInfo]) -> str:
         marks = " | ".join(f"{_mark(spec in info.resident)} | {_mark(spec in info.wrapped)}" for info in infos)
         lines.append(f"| {spec.algorithm.value} | {spec.purpose.value} | {marks} | yes |")
     for title, info in zip(titles, infos, strict=True):
-        missing = sorted({mechanism.name for mechanism in Mechanism if mechanism} - set(info.mechanisms))
+        missing = sorted({mechanism.name for mechanism in OPCODES} - set(info.mechanisms))
         lines.append(f"\n{title} lacks these mechanisms: {', '.join(missing) or 'none'}.")
     return "\n".join(lines) + "\n"
 

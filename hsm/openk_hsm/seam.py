@@ -40,6 +40,8 @@ class Algorithm(StrEnum):
     ML_KEM_1024 = "ml-kem-1024"
     AES_256_KWP = "aes-256-kwp"
     """Internal: the `kw` keys of root and vaults. Clients cannot create one."""
+    AES_256_CCM = "aes-256-ccm"
+    """Internal: the `data` keys of root and vaults where the device has its own authenticated wrap (YubiHSM 2)."""
 
 
 class Purpose(StrEnum):
@@ -61,6 +63,7 @@ class Mechanism(IntEnum):
 
     NONE = 0
     AES_GCM = 1  # param = 12-byte nonce
+    WRAP_DATA = 2  # no param; the device's nonce; `aad` bound by its digest inside: the answer is 62 bytes longer
     HMAC_SHA_256 = 10
     HMAC_SHA_384 = 11
     HMAC_SHA_512 = 12
@@ -107,11 +110,13 @@ class KeySpec:
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyHandle:
     """A key as a lane knows it. `slot` is unique in the daemon's life, so workers can be told of it
-    before they have it; a lane loads `source` into a worker on first use, and again after a crash."""
+    before they have it; a lane loads `source` into a worker on first use, and again after a crash. `hsm`: the name of
+    the HSM that has it, empty for the daemon's first."""
 
     slot: int
     spec: KeySpec
     source: Resident | Wrapped
+    hsm: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +212,21 @@ class TokenInfo:
     """The audit key's SubjectPublicKeyInfo DER."""
     chosen: Mapping[str, str] = field(default_factory=dict[str, str])
     """What was negotiated with the token, for people: a job ("data", "key objects") to how the token does it."""
+    data: Algorithm = Algorithm.AES_256_GCM
+    """What a `data` key of root or a vault is here: AES_256_GCM, or AES_256_CCM (mechanism WRAP_DATA)."""
+    resident_vaults: bool = False
+    """Vault keys are token objects (`data` and `mac`; nothing is wrapped): the device imports no keys on demand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a person must hear of a device, such as that somebody else used openk's keys. `number` counts from 1 for
+    each token and goes on after restarts; `at` is milliseconds since the epoch."""
+
+    number: int
+    at: int
+    alarm: bool
+    text: str
 
 
 class LaneState(StrEnum):
@@ -250,6 +270,16 @@ class Lane(Protocol):
         ...
 
     def objects(self) -> Pending[Sequence[ObjectInfo]]: ...
+
+    def attest(self, label: str, id_: bytes) -> Pending[Sequence[bytes]]:
+        """Certificates (DER, leaf first) by which the device vouches for a resident key. Unsupported where the token
+        cannot attest, or not such a key. Pure."""
+        ...
+
+    def notices(self, after: int) -> Pending[Sequence[Notice]]:
+        """Notices with greater numbers than `after`, in order. Asked every few seconds by whoever runs the lane: then
+        a worker also drains its device's log and keeps its session alive. Pure."""
+        ...
 
     def info(self) -> Pending[TokenInfo]: ...
 
@@ -324,6 +354,14 @@ class Backend(Protocol):
     def destroy_resident(self, label: str, id_: bytes) -> bool: ...
 
     def objects(self) -> Sequence[ObjectInfo]: ...
+
+    def attest(self, label: str, id_: bytes) -> Sequence[bytes]:
+        """As `Lane.attest`. Raises Unsupported where the token cannot."""
+        ...
+
+    def notices(self, after: int) -> Sequence[Notice]:
+        """As `Lane.notices`; none where the device keeps no log."""
+        ...
 
     def health(self) -> Mapping[str, str]: ...
 

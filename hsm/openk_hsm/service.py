@@ -73,6 +73,8 @@ class Service:
             "generate_resident": self._generate_resident,
             "destroy_resident": backend.destroy_resident,
             "objects": self._objects,
+            "attest": self._attest,
+            "notices": self._notices,
             "health": lambda: dict(backend.health()),
         }
 
@@ -242,3 +244,9 @@ class Service:
 
     def _objects(self) -> list[object]:
         return [[info.label, info.id, info.kind, info.algorithm] for info in self._backend.objects()]
+
+    def _attest(self, label: str, id_: bytes) -> list[bytes]:
+        return list(self._backend.attest(label, id_))
+
+    def _notices(self, after: int) -> list[object]:
+        return [[notice.number, notice.at, notice.alarm, notice.text] for notice in self._backend.notices(after)]

@@ -39,6 +39,7 @@ from openk_hsm.seam import (
     Generated,
     KeySpec,
     Mechanism,
+    Notice,
     ObjectInfo,
     OpCode,
     Resident,
@@ -225,6 +226,12 @@ class SoftwareBackend:
             ObjectInfo(label, id_, "secret" if isinstance(material, bytes) else "private", spec.algorithm)
             for (label, id_), (spec, material) in self._token.items()
         ]
+
+    def attest(self, label: str, id_: bytes) -> Sequence[bytes]:  # noqa: ARG002 - the seam's
+        raise Unsupported("the software HSM cannot attest: whoever can read its memory has its keys")
+
+    def notices(self, after: int) -> Sequence[Notice]:  # noqa: ARG002 - the seam's
+        return ()
 
     def health(self) -> Mapping[str, str]:
         return {"backend": "software", "loaded": str(len(self._slots))}

@@ -160,8 +160,9 @@ OPCODES: Final[dict[Mechanism, frozenset[OpCode]]] = {
     if mechanism is Mechanism.ECDH
     else frozenset({OpCode.SIGN})
     for mechanism in Mechanism
-    if mechanism is not Mechanism.NONE
+    if mechanism not in {Mechanism.NONE, Mechanism.WRAP_DATA}
 }
+"""WRAP_DATA is not among them: one back end alone has it, for keys that clients cannot name."""
 
 DIGEST_BYTES: Final[dict[Mechanism, int]] = {
     Mechanism.HMAC_SHA_256: 32,

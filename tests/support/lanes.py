@@ -13,6 +13,7 @@ from openk_hsm.seam import (
     KeySpec,
     Lane,
     LaneHealth,
+    Notice,
     ObjectInfo,
     Operation,
     TokenInfo,
@@ -75,6 +76,12 @@ class SteeredLane:
 
     def destroy_resident(self, label: str, id_: bytes) -> Pending[bool]:
         return self._lane.destroy_resident(label, id_)
+
+    def attest(self, label: str, id_: bytes) -> Pending[Sequence[bytes]]:
+        return self._lane.attest(label, id_)
+
+    def notices(self, after: int) -> Pending[Sequence[Notice]]:
+        return self._lane.notices(after)
 
     def objects(self) -> Pending[Sequence[ObjectInfo]]:
         return self._lane.objects()

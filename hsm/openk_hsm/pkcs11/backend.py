@@ -33,6 +33,7 @@ from openk_hsm.seam import (
     KeyHandle,
     KeySpec,
     Mechanism,
+    Notice,
     ObjectInfo,
     Purpose,
     Resident,
@@ -245,6 +246,12 @@ class Pkcs11Backend:
             kind=_KINDS.get(number, "other"),
             algorithm="" if key_type is None else _key_type_name(int.from_bytes(key_type, "little")),
         )
+
+    def attest(self, label: str, id_: bytes) -> Sequence[bytes]:  # noqa: ARG002 - the seam's
+        raise Unsupported(f"the token {self._token.label!r} cannot attest: PKCS#11 has no attestation")
+
+    def notices(self, after: int) -> Sequence[Notice]:  # noqa: ARG002 - the seam's
+        return ()
 
     def health(self) -> Mapping[str, str]:
         return {
