@@ -1,4 +1,4 @@
-"""One suite, several back ends: software and SoftHSM2 in this process, SoftHSM2 behind a lane and a worker."""
+"""One suite, several back ends: `back_ends.py` lists them, the fixtures here keep what lasts for a session."""
 
 from __future__ import annotations
 
@@ -12,30 +12,59 @@ import pytest
 
 from openk_hsm.inline import InlineLane
 from openk_hsm.pkcs11.backend import Pkcs11Backend
-from openk_hsm.seam import FIRST_FREE_SLOT, ROOT, KeyHandle, KeySpec, Lane, TokenInfo, Wrapped, Wrapper
-from openk_hsm.software import SoftwareBackend
+from openk_hsm.seam import (
+    FIRST_FREE_SLOT,
+    ROOT,
+    Generated,
+    KeyHandle,
+    KeySpec,
+    Lane,
+    Resident,
+    TokenInfo,
+    Wrapped,
+    Wrapper,
+)
 from openk_hsm.uri import parse_uri
-from tests.support.tokens import Token, answer, lane_over, make_token, worker
+from tests.hsm_contract.back_ends import BACK_ENDS
+from tests.support.tokens import Token, answer, make_token, worker
 
 SLOTS = count(FIRST_FREE_SLOT)
 
 
 @dataclass
 class Bench:
-    """A lane under test, and keys made on it."""
+    """A lane under test, and keys made on it. Those on the token itself are destroyed at the end."""
 
     lane: Lane
     info: TokenInfo
     public: dict[int, bytes] = field(default_factory=dict)
+    made: list[Resident] = field(default_factory=list)
 
     async def key(self, spec: KeySpec, wrapper: Wrapper = ROOT, context: bytes = b"context") -> KeyHandle:
-        """A fresh wrapped key."""
+        """A fresh key: wrapped, or resident where the token has it only so."""
+        if spec not in self.info.wrapped and spec in self.info.resident:
+            return await self.resident(spec)
         made = await answer(self.lane.generate(spec, wrapper, context))
         assert made.blob is not None
-        handle = KeyHandle(next(SLOTS), spec, Wrapped(wrapper, context, made.blob))
+        return self._keep(spec, Wrapped(wrapper, context, made.blob), made)
+
+    async def resident(self, spec: KeySpec) -> KeyHandle:
+        """A fresh token object."""
+        name = f"contract-{next(SLOTS)}"
+        source = Resident(name, name.encode())
+        made = await answer(self.lane.generate_resident(spec, source.label, source.id))
+        self.made.append(source)
+        return self._keep(spec, source, made)
+
+    def _keep(self, spec: KeySpec, source: Resident | Wrapped, made: Generated) -> KeyHandle:
+        handle = KeyHandle(next(SLOTS), spec, source)
         if made.public is not None:
             self.public[handle.slot] = made.public
         return handle
+
+    async def destroy(self) -> None:
+        for source in self.made:
+            await answer(self.lane.destroy_resident(source.label, source.id))
 
 
 @pytest.fixture(scope="session")
@@ -68,18 +97,12 @@ def softhsm_worker(template_token: Token, tmp_path_factory: pytest.TempPathFacto
         yield socket
 
 
-@pytest.fixture(params=["software", "softhsm-inline", "softhsm-worker"])
+@pytest.fixture(params=list(BACK_ENDS))
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    if request.param == "software":
-        lane = InlineLane(SoftwareBackend(allow=True))
-        yield Bench(lane, await answer(lane.info()))
-        lane.close()
-    elif request.param == "softhsm-inline":
-        inline: InlineLane = request.getfixturevalue("inline_softhsm")
-        yield Bench(inline, await answer(inline.info()))
-    else:
-        async with lane_over([request.getfixturevalue("softhsm_worker")]) as remote:
-            yield Bench(remote, await remote.ready())
+    async with BACK_ENDS[request.param](request) as lane:
+        under_test = Bench(lane, await answer(lane.info()))
+        yield under_test
+        await under_test.destroy()
 
 
 @pytest.fixture
