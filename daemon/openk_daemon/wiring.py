@@ -27,7 +27,7 @@ import trio
 from openk_daemon.audit.ledger import LogLedger, Rules
 from openk_daemon.audit.seam import AuditDamaged
 from openk_daemon.call import Handler, Plain
-from openk_daemon.config import Config, ConfigError, Hsm
+from openk_daemon.config import Config, ConfigError
 from openk_daemon.doors.scrape import Scrape
 from openk_daemon.handlers.audit import AuditHandlers
 from openk_daemon.handlers.keys import KeyHandlers
@@ -38,8 +38,10 @@ from openk_daemon.handlers.system import SystemHandlers
 from openk_daemon.handlers.vaults import VaultHandlers
 from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.hierarchy.records import UNAUDITED
+from openk_daemon.hsms import HOME
 from openk_daemon.identity.peer import Identifier
 from openk_daemon.keys.keyring import KeyLimits, Keyring
+from openk_daemon.lanes import Lanes, binding
 from openk_daemon.observe.health import OK, Finding, Health, State
 from openk_daemon.observe.log import Category, Log
 from openk_daemon.observe.metrics import Metrics
@@ -49,12 +51,10 @@ from openk_daemon.pipeline import Pipeline
 from openk_daemon.policy.engine import Engine
 from openk_daemon.refusal import Refusal
 from openk_daemon.serve import Server, listen
-from openk_daemon.store.seam import Foreign, Write
+from openk_daemon.store.seam import Write
 from openk_daemon.store.sqlite import SqliteStore
-from openk_hsm.dialling import Limits as LaneLimits
-from openk_hsm.lane import WorkerLane
 from openk_hsm.pending import Pending, settle
-from openk_hsm.seam import AUDIT_KEY, LaneState, Mechanism, OpCode, Operation, TokenInfo
+from openk_hsm.seam import AUDIT_KEY, Lane, LaneState, Mechanism, OpCode, Operation, TokenInfo
 from openk_memory import selftest
 from openk_memory.hardening import harden_daemon
 from openk_memory.landlock import Confinement, runtime_paths
@@ -65,8 +65,6 @@ TICK: Final = 1.0
 """Seconds between two looks at what grows old: cached keys, health."""
 _SOCKET_NAME: Final = "openkd"  # FileDescriptorName= in systemd/openkd.socket
 _SIGNATURE: Final = 64
-_IDENTITY: Final = "hsm-identity"
-"""Kind of the one record that binds a store to its HSM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +85,6 @@ class Ground:
 def prepare(config: Config, log: Log, manager: ServiceManager) -> Ground:
     """Everything that needs the whole file system, then the confinement. One thread must run. Raises ConfigError,
     Refusal (policies), OSError, LockedMemoryError; each says what to do."""
-    if len(config.hsm) != 1:
-        raise ConfigError(
-            [f"{len(config.hsm)} HSMs are configured: this version of openk works with exactly one [hsm.NAME]"]
-        )
     selftest.run()
     _raise_descriptors()
     limits = config.limits
@@ -140,15 +134,15 @@ def _listen(path: Path, mode: int, group: int | None) -> socket:
 class Daemon:
     """All rooms, joined. `open` yields one that is ready; `stop` drains it."""
 
-    def __init__(
-        self, ground: Ground, store: SqliteStore, lane: WorkerLane, token: TokenInfo, ledger: LogLedger
-    ) -> None:
+    def __init__(self, ground: Ground, store: SqliteStore, lanes: Lanes, token: TokenInfo, ledger: LogLedger) -> None:
+        """`token`: the first HSM's."""
         config = self.config = ground.config
         self.log = ground.log
         self.engine = ground.engine
         self.pool = ground.pool
         self.store = store
-        self.lane = lane
+        self.lanes = lanes
+        self.hsms = lanes.hsms
         self.token = token
         self.ledger = ledger
         self.metrics = Metrics()
@@ -156,7 +150,7 @@ class Daemon:
         self.started = time.monotonic()
         cache = config.cache
         limits = KeyLimits(cached_seconds=cache.key_seconds, cached_uses=cache.key_uses, cached_open=cache.keys)
-        self.hierarchy = Hierarchy(lane, store, lambda: datetime.now(UTC))
+        self.hierarchy = Hierarchy(lanes.hsms, store, lambda: datetime.now(UTC))
         self.keyring = Keyring(self.hierarchy, self.pool, limits)
         self.keys = KeyHandlers(self.keyring, self.pool)
         requests = self.log.child(Category.REQUESTS)
@@ -183,7 +177,7 @@ class Daemon:
             **VaultHandlers(self.hierarchy).handlers(),
             **self.keys.handlers(),
             **SecretHandlers(self.hierarchy, self.pool).handlers(),
-            **RandomHandlers(self.lane, self.pool).handlers(),
+            **RandomHandlers(self.hsms.default, self.pool).handlers(),
             **PolicyHandlers(self.engine, self.keys.describe_resource).handlers(),
             **AuditHandlers(self.ledger, self.token.audit_public).handlers(),
         }
@@ -193,7 +187,7 @@ class Daemon:
         self.server.flush()
 
     def _facts(self) -> Mapping[str, Plain]:
-        lane = self.lane.health()
+        lane = self.hsms.default.health()
         return {
             "version": VERSION,
             "uptime_seconds": int(time.monotonic() - self.started),
@@ -217,7 +211,7 @@ class Daemon:
 
     def _watch(self) -> None:
         sources = Sources(
-            lanes=lambda: [self.lane.health()],
+            lanes=lambda: [lane.health() for lane in self.hsms.values()],
             memory=self.pool.counters,
             audit=lambda: AuditReading(self.store.log_size(), self.ledger.signed_size, self.ledger.unavailable),
             store_queued=lambda: self.store.queued,
@@ -231,12 +225,17 @@ class Daemon:
         self.health.add("workers", self._workers)
 
     def _workers(self) -> Finding:
-        health = self.lane.health()
-        configured = len(next(iter(self.config.hsm.values())).sockets)
-        if health.state is LaneState.LATCHED:
-            return Finding(State.FAILED, "the token refused the PIN; it is not tried again: openk-hsm unlatch")
-        missing = configured - health.workers
-        return Finding(State.DEGRADED, f"{missing} of {configured} HSM workers are missing") if missing else OK
+        findings: list[str] = []
+        for name, hsm in self.config.hsm.items():
+            health = self.hsms[name].health()
+            if health.state is LaneState.LATCHED:
+                latched = f"the token of {name} refused the PIN; it is not tried again: openk-hsm unlatch"
+                return Finding(State.FAILED, latched)
+            configured = len(hsm.sockets)
+            missing = configured - health.workers
+            if missing:
+                findings.append(f"{missing} of {configured} HSM workers of {name} are missing")
+        return Finding(State.DEGRADED, "; ".join(findings)) if findings else OK
 
     async def reload(self) -> None:
         """SIGHUP: the policies, all or nothing; recorded either way."""
@@ -274,17 +273,10 @@ async def opened(ground: Ground) -> AsyncGenerator[Daemon]:
     try:
         async with trio.open_nursery() as below:
             below.start_soon(store.run)
-            name, hsm = next(iter(config.hsm.items()))
-            lane = WorkerLane(
-                name,
-                [str(path) for path in hsm.sockets],
-                limits=_lane_limits(config, hsm),
-                report=partial(_report, log.child(Category.HSM)),
-            )
-            below.start_soon(lane.run)
-            token = await lane.ready()
-            ledger = _ledger(config, store, lane, token)
-            async with _recovered(ground, store, lane, token, ledger) as daemon:
+            lanes = Lanes(below, config, log.child(Category.HSM))
+            token = await lanes.ready()
+            ledger = _ledger(config, store, lanes.hsms.default, token)
+            async with _recovered(ground, store, lanes, token, ledger) as daemon:
                 yield daemon
             below.cancel_scope.cancel()
     finally:
@@ -293,9 +285,9 @@ async def opened(ground: Ground) -> AsyncGenerator[Daemon]:
 
 @asynccontextmanager
 async def _recovered(
-    ground: Ground, store: SqliteStore, lane: WorkerLane, token: TokenInfo, ledger: LogLedger
+    ground: Ground, store: SqliteStore, lanes: Lanes, token: TokenInfo, ledger: LogLedger
 ) -> AsyncGenerator[Daemon]:
-    bound = await settle(_check_binding(store, token))
+    bound = await lanes.is_bound(store, token)
     recovery = await ledger.recover()
     if recovery.disagreements:
         for found in recovery.disagreements:
@@ -305,12 +297,13 @@ async def _recovered(
         )
     if recovery.unsigned:
         ground.log.warning("audit.recovered", unsigned=recovery.unsigned, size=recovery.size)
-    daemon = Daemon(ground, store, lane, token, ledger)
+    daemon = Daemon(ground, store, lanes, token, ledger)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ledger.run)
             if not bound:
-                await settle(_record(ledger, '{"event":"store.bound"}', Write(_IDENTITY, b"", 0, token.identity)))
+                await settle(_record(ledger, '{"event":"store.bound"}', binding(HOME, token)))
+            nursery.start_soon(lanes.bind_others, store, partial(_record, ledger))
             recovered = await settle(daemon.keys.recover())
             if recovered:
                 ground.log.warning("keys.recovered", objects=recovered)
@@ -318,7 +311,7 @@ async def _recovered(
             nursery.start_soon(daemon.server.run)
             if ground.scraped is not None:
                 nursery.start_soon(Scrape(ground.scraped, daemon.metrics.expose).run)
-            daemon.server.open(daemon.pipeline, daemon.lane.pump)
+            daemon.server.open(daemon.pipeline, lanes.pump)
             yield daemon
             nursery.cancel_scope.cancel()
     finally:
@@ -328,16 +321,7 @@ async def _recovered(
             await ledger.stop()
 
 
-async def _check_binding(store: SqliteStore, token: TokenInfo) -> bool:
-    """Whether the store is bound to this token already; the first start binds it. Raises Foreign where it is bound to
-    another: asked before the log is recovered, which another token's key could neither check nor sign."""
-    bound = await store.read(_IDENTITY, b"")
-    if bound is not None and bound.body != token.identity:
-        raise Foreign("this state folder was made with another HSM token: use that token, or another state folder")
-    return bound is not None
-
-
-def _ledger(config: Config, store: SqliteStore, lane: WorkerLane, token: TokenInfo) -> LogLedger:
+def _ledger(config: Config, store: SqliteStore, lane: Lane, token: TokenInfo) -> LogLedger:
     audit = config.audit
 
     def sign(message: bytes) -> Pending[bytes]:
@@ -349,11 +333,3 @@ def _ledger(config: Config, store: SqliteStore, lane: WorkerLane, token: TokenIn
     )
     folder = os.path.join(config.state, "audit")
     return LogLedger(store, folder, origin=audit.origin, public=token.audit_public, sign=sign, rules=rules)
-
-
-def _lane_limits(config: Config, hsm: Hsm) -> LaneLimits:
-    return LaneLimits(handoff_bytes=hsm.handoff_bytes, hang=hsm.deadline_seconds, total=config.limits.queue)
-
-
-def _report(log: Log, event: str, fields: Mapping[str, object]) -> None:
-    log.warning(event.replace(" ", "."), None, **fields)

@@ -18,6 +18,7 @@ from openk_daemon.handlers.randomness import RandomHandlers
 from openk_daemon.handlers.secrets import SecretHandlers
 from openk_daemon.handlers.vaults import VaultHandlers
 from openk_daemon.hierarchy.hierarchy import Hierarchy
+from openk_daemon.hsms import Hsms
 from openk_daemon.identity.caller import Caller, Peer
 from openk_daemon.keys.keyring import KeyLimits, Keyring
 from openk_daemon.policy.decision import Resource
@@ -85,7 +86,7 @@ class Custody:
         self.lane = lane or InlineLane(SoftwareBackend(allow=True))
         self.store = store or MemoryStore()
         self.pool = pool
-        self.hierarchy = Hierarchy(self.lane, self.store, self.clock.wall, vaults_kept=vaults_kept)
+        self.hierarchy = Hierarchy(Hsms.single(self.lane), self.store, self.clock.wall, vaults_kept=vaults_kept)
         self.keyring = Keyring(self.hierarchy, pool, limits, self.clock.monotonic)
         self.keys = KeyHandlers(self.keyring, pool)
         self.handlers: dict[str, Handler] = {

@@ -10,9 +10,9 @@ from openk.results import SecretDeleted, SecretSummary, SecretValue, SecretVersi
 from openk.secret import Buffer
 
 
-def create(vault: str) -> Operation[Vault]:
-    """Create a vault."""
-    return operate("vault.create", _vault, vault=vault)
+def create(vault: str, *, hsm: str | None = None) -> Operation[Vault]:
+    """Create a vault, its keys on the HSM of that configured name; the first one when left out."""
+    return operate("vault.create", _vault, vault=vault, hsm=hsm)
 
 
 def list_vaults(*, after: str | None = None, limit: int | None = None) -> Operation[list[Vault]]:
@@ -67,7 +67,7 @@ def delete(secret: str, *, version: int | None = None) -> Operation[SecretDelete
 
 
 def _vault(reply: Reply) -> Vault:
-    return Vault(reply.text("vault"), reply.text("created"))
+    return Vault(reply.text("vault"), reply.text("created"), reply.text("hsm") if reply.has("hsm") else "")
 
 
 def _value(reply: Reply) -> SecretValue:

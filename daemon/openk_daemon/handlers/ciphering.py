@@ -164,7 +164,7 @@ class CipherHandlers:
     async def _encrypt_oaep(self, call: Call, state: KeyState, version: KeyVersion) -> Outcome:
         """With the public key; but only what the HSM will be able to open again."""
         manner = oaep(state.algorithm, call.arguments.optional_text("hash"))
-        able = (await self._keyring.hierarchy.lane.info()).mechanisms
+        able = (await self._keyring.hierarchy.hsms.of_vault(state.vault).info()).mechanisms
         if manner.mechanism.name not in able:
             possible = [name for name, mechanism in RSA_OAEP.items() if mechanism.name in able]
             raise Refusal(

@@ -132,7 +132,7 @@ class KeyHandlers:
 
         def forget() -> None:
             if made is not None:
-                drive(self._residents.undo(made), lambda _undone, _error: None)
+                drive(self._residents.undo(made, state.vault.hsm), lambda _undone, _error: None)
 
         steps = (After(apply, forget), self._turns.ending(state.name))
         facts = (("algorithm", state.algorithm.value), ("protection", state.protection.value), *fresh.version.facts)

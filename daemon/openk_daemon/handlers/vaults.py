@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from openk_daemon.call import After, Call, Handler, Outcome
+from openk_daemon.call import After, Call, Handler, Outcome, Plain
 from openk_daemon.hierarchy.hierarchy import Hierarchy, rfc3339
 from openk_daemon.hierarchy.names import check_vault
+from openk_daemon.hierarchy.records import VaultBody
 from openk_daemon.hierarchy.refusals import refusing
 from openk_daemon.hierarchy.turns import Turns
+from openk_daemon.hierarchy.vault_keys import VaultKeys
 from openk_daemon.vaults.registry import Vaults
 
 LIST_USUAL: Final = 100
@@ -32,19 +34,23 @@ class VaultHandlers:
         name = call.arguments.text("vault")
         await self._turns.take(name)
         try:
-            new = await self._vaults.draft(name)
+            new = await self._vaults.draft(name, call.arguments.optional_text("hsm"))
         except BaseException:
             self._turns.give(name)
             raise
-        answer = {"vault": name, "created": rfc3339(new.keys.created)}
+        answer = self._describe(new.keys)
         steps = (After(lambda: self._hierarchy.keep(new.keys)), self._turns.ending(name))
         return Outcome((answer,), new.writes, after=steps)
 
     async def list_vaults(self, call: Call) -> Outcome:
         arguments = call.arguments
         bodies = await self._vaults.page(arguments.optional_text("after"), arguments.integer("limit", LIST_USUAL))
-        return Outcome(({"vaults": [{"vault": body.name, "created": rfc3339(body.created)} for body in bodies]},))
+        return Outcome(({"vaults": [self._describe(body) for body in bodies]},))
 
     async def describe(self, call: Call) -> Outcome:
         vault = await self._hierarchy.vault(check_vault(call.arguments.text("vault")))
-        return Outcome(({"vault": vault.name, "created": rfc3339(vault.created)},))
+        return Outcome((self._describe(vault),))
+
+    def _describe(self, vault: VaultKeys | VaultBody) -> dict[str, Plain]:
+        shown = self._hierarchy.hsms.shown(vault.hsm)
+        return {"vault": vault.name, "created": rfc3339(vault.created), "hsm": shown}

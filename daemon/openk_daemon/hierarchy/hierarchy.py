@@ -2,6 +2,9 @@
 
 root (resident)      kw: wraps vault keys     data: seals vault records     mac: binds them, digests vault names
   └─ vault (wrapped) kw: wraps clients' keys  data: seals records, data keys mac: binds them, digests names
+
+Each HSM has root keys of its own, and a vault's keys live on one HSM. Records of vaults are the first one's: there a
+vault's name leads to the HSM that has its keys (openk_daemon.hsms).
 """
 
 from __future__ import annotations
@@ -18,17 +21,16 @@ from openk_daemon.hierarchy.refusals import damaged
 from openk_daemon.hierarchy.sealing import Sealing
 from openk_daemon.hierarchy.shelf import Shelf
 from openk_daemon.hierarchy.vault_keys import DATA, KW, MAC, ROOT_ID, VaultKeys, key_context, sealer
+from openk_daemon.hsms import HOME, Hsms, root_of
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Record, Store
 from openk_hsm.errors import HsmError
 from openk_hsm.seam import (
     FIRST_FREE_SLOT,
-    ROOT,
     ROOT_DATA,
     ROOT_MAC,
     KeyHandle,
     KeySpec,
-    Lane,
     Mechanism,
     OpCode,
     Operation,
@@ -45,8 +47,11 @@ _VAULT_DIGESTS_KEPT: Final = 4096
 class Hierarchy:
     """`vaults_kept` bounds the vaults whose three session objects stay loaded in workers."""
 
-    def __init__(self, lane: Lane, store: Store, clock: Callable[[], datetime], *, vaults_kept: int = 256) -> None:
+    def __init__(self, hsms: Hsms, store: Store, clock: Callable[[], datetime], *, vaults_kept: int = 256) -> None:
+        lane = hsms.lane
+        self.hsms = hsms
         self.lane = lane
+        """For operations and wrapped keys of any HSM. What needs one HSM asks `hsms`."""
         self.store = store
         self.nonces = Nonces(lane)
         self.sealing = Sealing(lane, self.nonces, store)
@@ -63,11 +68,11 @@ class Hierarchy:
         """Milliseconds since the epoch."""
         return int(self._clock().timestamp() * 1000)
 
-    def handle(self, spec: KeySpec, source: Resident | Wrapped) -> KeyHandle:
-        """A handle with a slot of its own for the daemon's life."""
+    def handle(self, spec: KeySpec, source: Resident | Wrapped, hsm: str = HOME) -> KeyHandle:
+        """A handle with a slot of its own for the daemon's life, on the HSM of that name (as records have it)."""
         slot = self._slot
         self._slot = slot + 1
-        return KeyHandle(slot, spec, source)
+        return KeyHandle(slot, spec, source, hsm)
 
     async def vault(self, name: str) -> VaultKeys:
         """Raises Refusal: vault.unknown, store.damaged."""
@@ -100,13 +105,17 @@ class Hierarchy:
         return answer
 
     def assemble(self, body: VaultBody) -> VaultKeys:
-        """Handles for a vault's record; the HSM verifies and unwraps them at first use."""
+        """Handles for a vault's record; the HSM verifies and unwraps them at first use. Raises Refusal(hsm.unavailable)
+        where its HSM is configured no longer."""
+        self.hsms.of(body.hsm)
+        root = root_of(body.hsm)
 
         def load(spec: KeySpec, role: str, blob: bytes) -> KeyHandle:
-            return self.handle(spec, Wrapped(ROOT, key_context(body.id, role), blob))
+            return self.handle(spec, Wrapped(root, key_context(body.id, role), blob), body.hsm)
 
         wrapper = Wrapper(load(KW, "kw", body.kw), load(MAC, "mac", body.mac))
-        return VaultKeys(body.name, body.id, body.created, wrapper, sealer(body.id, load(DATA, "data", body.data)))
+        sealing = sealer(body.id, load(DATA, "data", body.data))
+        return VaultKeys(body.name, body.id, body.created, wrapper, sealing, body.hsm)
 
     def keep(self, vault: VaultKeys) -> None:
         """A vault that is durable now may be used by name."""

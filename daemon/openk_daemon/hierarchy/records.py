@@ -3,14 +3,15 @@
 Every record's body is an envelope of the kind RECORD (see `envelope`) but for "secret-version", which has a
 layout of its own (openk_daemon.secrets.payload). Inside the envelope:
 
-    vault         [format, name, vault id (16), created, kw blob, data blob, mac blob]
+    vault         [format, name, vault id (16), created, kw blob, data blob, mac blob, HSM]
     key           [format, name, key id (16), algorithm, purpose, protection, newest version, created]
     key-version   [format, created, key object or material, public key (SubjectPublicKeyInfo DER) or nil]
     key-usage     [format, uses reserved so far]
     secret        [format, name, secret id (16), last version ever, current version, created of the current one]
-    intent        [format, label, id] of a token object that is about to be made
+    intent        [format, label, id, HSM] of a token object that is about to be made
 
-Times are milliseconds since 1970-01-01T00:00:00Z. Names are the part behind the vault.
+HSM: the configured name of the one that has the key or object, empty for the first; records from before there could be
+several end without it. Times are milliseconds since 1970-01-01T00:00:00Z. Names are the part behind the vault.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class VaultBody(_Body, frozen=True):
     kw: bytes
     data: bytes
     mac: bytes
+    hsm: str = ""
 
 
 class KeyBody(_Body, frozen=True):
@@ -81,6 +83,7 @@ class SecretBody(_Body, frozen=True):
 class IntentBody(_Body, frozen=True):
     label: str
     id: bytes
+    hsm: str = ""
 
 
 B = TypeVar("B", bound=_Body)

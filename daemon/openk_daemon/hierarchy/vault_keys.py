@@ -65,6 +65,8 @@ class VaultKeys:
     """Milliseconds since the epoch."""
     wrapper: Wrapper
     sealer: Sealer
+    hsm: str = ""
+    """Which HSM has them, as records say it (openk_daemon.hsms)."""
     digests: Shelf[tuple[str, str], bytes] = field(default_factory=lambda: Shelf[tuple[str, str], bytes](_DIGESTS_KEPT))
     """(type, name) -> digest. Names are not secret in memory; in the store they are."""
 

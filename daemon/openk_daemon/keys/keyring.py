@@ -245,9 +245,10 @@ class Keyring:
         if protection is Protection.CACHED:
             material = body.key
         elif protection is Protection.RESIDENT:
-            handle = self.hierarchy.handle(spec, Resident(object_label(body.key), body.key))
+            handle = self.hierarchy.handle(spec, Resident(object_label(body.key), body.key), vault.hsm)
         else:
-            handle = self.hierarchy.handle(spec, Wrapped(vault.wrapper, object_context(key, number), body.key))
+            source = Wrapped(vault.wrapper, object_context(key, number), body.key)
+            handle = self.hierarchy.handle(spec, source, vault.hsm)
         header = ciphertext_header(spec.purpose, key, number)
         return KeyVersion(number, body.created, body.public, handle, material, header, usage)
 

@@ -64,7 +64,7 @@ class Making:
         if purpose not in SUITES[algorithm].purposes:
             raise Refusal("key.unsuitable", f"{algorithm.value} keys are for {_words(SUITES[algorithm].purposes)}")
         vault = await hierarchy.vault(vault_name)
-        chosen = choose(await hierarchy.lane.info(), KeySpec(algorithm, purpose), protection)
+        chosen = choose(await hierarchy.hsms.of_vault(vault).info(), KeySpec(algorithm, purpose), protection)
         record = await hierarchy.object_id(vault, KEY, key_name)
         if await hierarchy.store.read(KEY, record) is not None:
             raise Refusal("key.exists", f"a key {name} exists")
@@ -102,7 +102,7 @@ class Making:
             writes = await self._hierarchy.sealing.seal(state.vault.sealer, drafts)
         except Exception:
             if journal is not None:
-                await self._residents.undo(journal[0])
+                await self._residents.undo(journal[0], state.vault.hsm)
             raise
         if journal is None:
             return Fresh(state, version, tuple(writes), None)
@@ -117,7 +117,7 @@ class Making:
             context = material_context(spec.algorithm.value, vault.id, key, number, spec.purpose.value)
             blob, public = await self._make_cached(vault, spec.algorithm, context)
         elif protection is Protection.RESIDENT:
-            generated, done = await self._residents.make(spec, id_)
+            generated, done = await self._residents.make(spec, id_, vault.hsm)
             blob, public, journal = id_, generated.public, (id_, done)
         else:
             generated = await self._generate(vault, spec, object_context(key, number))

@@ -20,26 +20,27 @@ class Residents:
     def __init__(self, hierarchy: Hierarchy) -> None:
         self._hierarchy = hierarchy
 
-    async def make(self, spec: KeySpec, id_: bytes) -> tuple[Generated, Write]:
-        """The object's public half, and the write that ends the journal: commit it with the key's records, or call
-        `undo`. Raises HsmError, StoreError; then nothing stays behind, at the latest after the next start."""
+    async def make(self, spec: KeySpec, id_: bytes, hsm: str) -> tuple[Generated, Write]:
+        """On the HSM of that name, as records have it. The object's public half, and the write that ends the journal:
+        commit it with the key's records, or call `undo`. Raises HsmError, StoreError; then nothing stays behind, at the
+        latest after the next start."""
         hierarchy = self._hierarchy
         label = object_label(id_)
-        drafts = [Draft(INTENT, id_, 0, encode(IntentBody(FORMAT, label, id_)))]
+        drafts = [Draft(INTENT, id_, 0, encode(IntentBody(FORMAT, label, id_, hsm)))]
         intent = await hierarchy.sealing.seal(hierarchy.root, drafts)
         await hierarchy.store.commit(Unit(tuple(intent)))
         try:
-            generated = await hierarchy.lane.generate_resident(spec, label, id_)
+            generated = await hierarchy.hsms.of(hsm).generate_resident(spec, label, id_)
         except HsmError:
-            await self.undo(id_)
+            await self.undo(id_, hsm)
             raise
         return generated, Write(INTENT, id_, 1, None)
 
-    async def undo(self, id_: bytes) -> bool:
+    async def undo(self, id_: bytes, hsm: str) -> bool:
         """Destroy the object, then the intent. False when that has to wait for `recover`."""
         hierarchy = self._hierarchy
         try:
-            await hierarchy.lane.destroy_resident(object_label(id_), id_)
+            await hierarchy.hsms.of(hsm).destroy_resident(object_label(id_), id_)
             await hierarchy.store.commit(Unit((Write(INTENT, id_, 1, None),)))
         except (HsmError, StoreError):
             return False  # the intent is still there
@@ -56,7 +57,7 @@ class Residents:
                 body = decode(IntentBody, plain)
                 # An intent beside a finished key was put back by somebody: it must not cost the key its object.
                 if await hierarchy.store.read(KEY_VERSION, body.id) is None:
-                    await hierarchy.lane.destroy_resident(body.label, body.id)
+                    await hierarchy.hsms.of(body.hsm).destroy_resident(body.label, body.id)
                 await hierarchy.store.commit(Unit((Write(INTENT, record.id, record.version, None),)))
                 count += 1
         return count

@@ -10,10 +10,11 @@ from openk_daemon.hierarchy.names import check_vault
 from openk_daemon.hierarchy.records import FORMAT, VAULT, VaultBody, encode
 from openk_daemon.hierarchy.sealing import Draft
 from openk_daemon.hierarchy.vault_keys import DATA, KW, MAC, VaultKeys, key_context
+from openk_daemon.hsms import root_of
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Write
 from openk_hsm.errors import HsmError
-from openk_hsm.seam import ROOT, Generated
+from openk_hsm.seam import Generated
 
 _ID: Final = 16  # bytes
 _PAGE: Final = 1000  # records a query
@@ -31,19 +32,22 @@ class Vaults:
     def __init__(self, hierarchy: Hierarchy) -> None:
         self._hierarchy = hierarchy
 
-    async def draft(self, name: str) -> NewVault:
-        """Three fresh keys, wrapped by root. Raises Refusal: vault.exists, request.invalid."""
+    async def draft(self, name: str, hsm: str | None = None) -> NewVault:
+        """Three fresh keys, wrapped by the root of `hsm` (a configured name; the first HSM's for None).
+        Raises Refusal: vault.exists, request.invalid."""
         hierarchy = self._hierarchy
+        home = hierarchy.hsms.recorded(hsm)
+        root = root_of(home)
         record = await hierarchy.vault_id(check_vault(name))
         if await hierarchy.store.read(VAULT, record) is not None:
             raise Refusal("vault.exists", f"a vault {name} exists")
         id_ = await hierarchy.random(_ID)
         waiting = [
-            hierarchy.lane.generate(spec, ROOT, key_context(id_, role))
+            hierarchy.lane.generate(spec, root, key_context(id_, role))
             for spec, role in ((KW, "kw"), (DATA, "data"), (MAC, "mac"))
         ]
         kw, data, mac = [_blob(generated) for generated in [await pending for pending in waiting]]
-        body = VaultBody(FORMAT, name, id_, hierarchy.now(), kw, data, mac)
+        body = VaultBody(FORMAT, name, id_, hierarchy.now(), kw, data, mac, home)
         keys = hierarchy.assemble(body)
         usage = await hierarchy.sealing.first_usage(keys.sealer)
         writes = await hierarchy.sealing.seal(hierarchy.root, [Draft(VAULT, record, 0, encode(body))])

@@ -38,6 +38,7 @@ def test_vaults(custody: Custody) -> None:
     assert custody.call("vault.describe", vault="payments") == {
         "vault": "payments",
         "created": "2026-01-02T03:04:05.000Z",
+        "hsm": "test",
     }
     with pytest.raises(Refusal) as refusal:
         custody.call("vault.create", vault="payments")

@@ -1,0 +1,99 @@
+"""The lanes of the configured HSMs: started, and each held to the token that the store knows.
+
+A store is bound to its HSMs: vault keys open under the root keys of one token only, so another token behind the same
+name is a mistake that must be told before anything is made with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+import trio
+
+from openk_daemon.config import Config, Hsm
+from openk_daemon.hsms import HOME, Hsms
+from openk_daemon.observe.log import Log
+from openk_daemon.store.seam import Foreign, Record, Store, Write
+from openk_hsm.dialling import Limits
+from openk_hsm.errors import HsmError
+from openk_hsm.lane import WorkerLane
+from openk_hsm.pending import Flow, settle
+from openk_hsm.seam import TokenInfo
+
+IDENTITY: Final = "hsm-identity"
+"""Kind of the records that bind a store to its HSMs: id is the HSM's name (as records have it), body the identity."""
+_LOOK: Final = 1.0
+"""Seconds between looks whether an HSM that was not there at the start has come."""
+
+Commit = Callable[[str, Write], Flow[None]]
+"""Makes an audit entry and a write durable together."""
+
+
+class Lanes:
+    """Every configured HSM's lane, running in `nursery` until that is cancelled."""
+
+    def __init__(self, nursery: trio.Nursery, config: Config, log: Log) -> None:
+        report = partial(_report, log)
+        self._lanes = {name: _lane(name, hsm, config, report) for name, hsm in config.hsm.items()}
+        self.hsms = Hsms(self._lanes)
+        for lane in self._lanes.values():
+            nursery.start_soon(lane.run)
+
+    async def ready(self) -> TokenInfo:
+        """Wait for the first HSM, without which nothing can be signed. Raises HsmError. The others may come later."""
+        return await self._lanes[self.hsms.home].ready()
+
+    def pump(self) -> None:
+        """Give workers what waits. Happens by itself once a tick of the loop."""
+        for lane in self._lanes.values():
+            lane.pump()
+
+    async def is_bound(self, store: Store, token: TokenInfo) -> bool:
+        """Whether the store is bound to this token, the first HSM's; the first start binds it. Raises Foreign where
+        it is bound to another: asked before the log is recovered, which another token's key could not check."""
+        bound = await settle(_read(store, HOME))
+        if bound is not None and bound.body != token.identity:
+            raise Foreign("this state folder was made with another HSM token: use that token, or another state folder")
+        return bound is not None
+
+    async def bind_others(self, store: Store, commit: Commit) -> None:
+        """Bind the store to each other HSM, once that is there; refuse one that is not the one it was."""
+        async with trio.open_nursery() as nursery:
+            for name, lane in self._lanes.items():
+                if name != self.hsms.home:
+                    bound = await settle(_read(store, name))
+                    if bound is not None:
+                        lane.expect(bound.body)
+                    else:
+                        nursery.start_soon(_bind, name, lane, commit)
+
+
+async def _bind(name: str, lane: WorkerLane, commit: Commit) -> None:
+    while True:
+        try:
+            token = await lane.ready()
+        except HsmError:
+            await trio.sleep(_LOOK)
+            continue
+        await settle(commit(f'{{"event":"store.bound","hsm":"{name}"}}', binding(name, token)))
+        return
+
+
+def binding(name: str, token: TokenInfo) -> Write:
+    """The record that binds a store to the HSM of that name."""
+    return Write(IDENTITY, name.encode(), 0, token.identity)
+
+
+async def _read(store: Store, name: str) -> Record | None:
+    return await store.read(IDENTITY, name.encode())
+
+
+def _lane(name: str, hsm: Hsm, config: Config, report: Callable[[str, Mapping[str, object]], None]) -> WorkerLane:
+    limits = Limits(handoff_bytes=hsm.handoff_bytes, hang=hsm.deadline_seconds, total=config.limits.queue)
+    return WorkerLane(name, [str(path) for path in hsm.sockets], limits=limits, report=report)
+
+
+def _report(log: Log, event: str, fields: Mapping[str, object]) -> None:
+    log.warning(event.replace(" ", "."), None, **fields)
