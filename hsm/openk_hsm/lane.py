@@ -71,6 +71,7 @@ class WorkerLane:
         self._cold: deque[Cold] = deque()
         self._links: list[Link] = []
         self._info: TokenInfo | None = None
+        self._expected: bytes | None = None
         self._info_waiters: list[Pending[TokenInfo]] = []
         self._refusal: HsmError | None = None
         self._since = monotonic()  # when the last worker was there
@@ -160,6 +161,13 @@ class WorkerLane:
         finally:
             self._open = False
             self._fail_waiting(Unavailable("the daemon is stopping"))
+
+    def expect(self, identity: bytes) -> None:
+        """Serve with the token of this identity only (`TokenInfo.identity`). Workers of another are given up."""
+        self._expected = identity
+        for link in self._links:
+            if link.info.identity != identity:
+                link.socket.shutdown(socket.SHUT_RDWR)  # its reader sees the end
 
     async def ready(self) -> TokenInfo:
         """Wait for the first worker. Raises HsmError when the PIN latched or the breaker opened."""
@@ -346,6 +354,9 @@ class WorkerLane:
         if self._info is not None and link.info.identity != self._info.identity:
             link.close()
             raise Untrusted("a worker serves another token than before")
+        if self._expected is not None and link.info.identity != self._expected:
+            link.close()
+            raise Untrusted("a worker serves another token than the one that this state folder is bound to")
         return link
 
     async def _serve(self, link: Link) -> None:
