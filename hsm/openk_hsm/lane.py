@@ -136,7 +136,10 @@ class WorkerLane:
         flying = sum(batch.left for link in self._links for batch in link.batches.values())
         flying += sum(len(link.cold) for link in self._links)
         waiting = self._queue.count + len(self._replay) + len(self._cold)
-        return LaneHealth(self.name, self.state, len(self._links), waiting, flying, self._restarts, self._replayed)
+        workers, retry = len(self._links), None if self._open else LONGEST_DELAY
+        refusal = "" if self._refusal is None else self._refusal.code
+        restarts, replayed = self._restarts, self._replayed
+        return LaneHealth(self.name, self.state, workers, waiting, flying, restarts, replayed, refusal, retry)
 
     @property
     def state(self) -> LaneState:

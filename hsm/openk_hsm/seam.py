@@ -239,6 +239,9 @@ class LaneState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LaneHealth:
+    """`refusal`: code of why the worker that connected last does not serve, else empty. `retry_after`: seconds, while
+    requests are refused at once."""
+
     name: str
     state: LaneState
     workers: int
@@ -246,6 +249,8 @@ class LaneHealth:
     in_flight: int
     restarts: int
     replayed: int
+    refusal: str = ""
+    retry_after: float | None = None
 
 
 class Lane(Protocol):
@@ -288,6 +293,13 @@ class Lane(Protocol):
         ...
 
     def health(self) -> LaneHealth: ...
+
+
+@runtime_checkable
+class EarlyLoad(Protocol):
+    """A back end that can load its vendor's code before the process confines itself: without token and PIN."""
+
+    def load(self) -> None: ...
 
 
 @runtime_checkable
