@@ -39,6 +39,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--ready-fd", type=int, help="descriptor that gets a newline when the worker is ready")
     serve.add_argument("--no-hardening", action="store_true", help="for debuggers")
+    for access in ("read", "write"):
+        serve.add_argument(
+            f"--reach-{access}", action="append", default=[], type=Path, metavar="PATH",
+            help=f"what the vendor's module must {access} besides what openk knows of (repeat it); "
+            "the rest of the file system is then closed to it",
+        )  # fmt: skip
+    serve.add_argument(
+        "--on-tracer", choices=("log", "seal", "exit"), default="log",
+        help="when another process traces the worker: tell of it (default), log out until an operator unseals, or end",
+    )  # fmt: skip
     serve.set_defaults(run=_serve)
     init = commands.add_parser("init", help="create openk's root keys on the token")
     _token_arguments(init)
@@ -54,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     unlatch.add_argument("--uri", required=True)
     unlatch.add_argument("--state", type=Path, required=True, help="the worker's state folder")
     unlatch.set_defaults(run=_unlatch)
+    unseal = commands.add_parser("unseal", help="take the seal off a token's workers, without a daemon")
+    unseal.add_argument("--uri", required=True)
+    unseal.add_argument("--state", type=Path, required=True, help="the worker's state folder")
+    unseal.set_defaults(run=_unseal)
     probe = commands.add_parser("probe", help="what the token really does: protections and algorithms")
     _token_arguments(probe)
     probe.add_argument("--state", type=Path, help="folder of the wrong-PIN latch (default: $STATE_DIRECTORY, else .)")
@@ -129,6 +143,14 @@ def _unlatch(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _unseal(parsed: argparse.Namespace) -> int:
+    from openk_hsm.seal import Seal  # noqa: PLC0415
+
+    cleared = Seal(parsed.state, parsed.uri).clear()
+    print("the seal is gone: workers log in again" if cleared else "no seal was set")
+    return 0
+
+
 def _probe(parsed: argparse.Namespace) -> int:
     from openk_hsm import matrix  # noqa: PLC0415
     from openk_hsm.provision import opened  # noqa: PLC0415
@@ -159,6 +181,8 @@ def _show(parsed: argparse.Namespace, value: object, text: str) -> None:
 
 def _serve(parsed: argparse.Namespace) -> int:
     from openk_hsm.pin import PinSource  # noqa: PLC0415 - other commands do not need the worker
+    from openk_hsm.reach import Named  # noqa: PLC0415
+    from openk_hsm.watch import Reaction  # noqa: PLC0415
     from openk_hsm.worker import WorkerSettings, serve  # noqa: PLC0415
 
     state = _state(parsed, parsed.socket.parent)
@@ -171,6 +195,8 @@ def _serve(parsed: argparse.Namespace) -> int:
         ready_fd=parsed.ready_fd,
         software=parsed.allow_software,
         harden=not parsed.no_hardening,
+        reach=Named(parsed.reach_read, parsed.reach_write),
+        on_tracer=Reaction(parsed.on_tracer),
     )
     return serve(settings)
 

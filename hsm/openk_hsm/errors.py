@@ -46,6 +46,12 @@ class Busy(HsmError):
     code = "hsm.busy"
 
 
+class Sealed(HsmError):
+    """The workers are logged out, and stay so until an operator unseals."""
+
+    code = "daemon.sealed"
+
+
 class Untrusted(HsmError):
     """An object's attributes are not what openk set, or two objects match one label and id."""
 

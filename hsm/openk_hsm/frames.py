@@ -1,6 +1,7 @@
 """What travels between a lane and a worker: one SOCK_SEQPACKET message each, native byte order (one machine).
 
-    hello    H | version u8 | 0 u16 | 0 u32 | region bytes u64                           + the region's fd (SCM_RIGHTS)
+    hello    H | version u8 | intent u16 | 0 u32 | region bytes u64                      + the region's fd (SCM_RIGHTS)
+             intent 0: open; 1: open, and unseal first; 2: seal, bytes 0 and no fd: the answer is a refusal
     batch    B | 0 u8 | count u16 | deadline u32, milliseconds | count requests
     call     C | 0 u8 | 0 u16     | deadline u32, milliseconds | msgpack [seq, method, arguments...]
     answers  A | 0 u8 | count u16 | 0 u32 | count rows of: seq u32, length u32
@@ -27,6 +28,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final, TypeGuard, cast
 
 import msgpack  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]  # it has no stubs
@@ -59,6 +61,14 @@ READY: Final = b"I"
 REFUSAL: Final = b"E"
 
 
+class Intent(IntEnum):
+    """What a daemon wants of the worker that it greets."""
+
+    OPEN = 0
+    UNSEAL = 1
+    SEAL = 2
+
+
 class BadFrame(HsmError):
     """The other side does not keep to the format: the connection is given up."""
 
@@ -86,6 +96,7 @@ _KINDS: Final[dict[str, type[HsmError]]] = {
         errors.TokenUninitialised,
         errors.TokenFull,
         errors.Busy,
+        errors.Sealed,
         errors.Untrusted,
         errors.Unsupported,
         errors.InvalidCiphertext,
@@ -94,18 +105,18 @@ _KINDS: Final[dict[str, type[HsmError]]] = {
 }
 
 
-def pack_hello(size: int) -> bytes:
-    return HELLO.pack(HELLO_KIND, VERSION, 0, 0, size)
+def pack_hello(size: int, intent: Intent = Intent.OPEN) -> bytes:
+    return HELLO.pack(HELLO_KIND, VERSION, intent, 0, size)
 
 
-def unpack_hello(message: bytes | memoryview) -> int:
-    """The region's size in bytes. Raises BadFrame."""
+def unpack_hello(message: bytes | memoryview) -> tuple[int, Intent]:
+    """The region's size in bytes, and what is wanted. Raises BadFrame."""
     if len(message) != HELLO.size:
         raise BadFrame("a hello has the wrong length")
-    kind, version, _, _, size = HELLO.unpack(message)
-    if kind != HELLO_KIND or version != VERSION:
+    kind, version, intent, _, size = HELLO.unpack(message)
+    if kind != HELLO_KIND or version != VERSION or intent not in set(Intent):
         raise BadFrame("a hello is of another version: restart daemon and workers together")
-    return int(size)
+    return int(size), Intent(intent)
 
 
 def pack_call(call: Call, deadline_ms: int) -> bytes:

@@ -8,36 +8,26 @@ would otherwise each try the wrong PIN once.
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from openk_hsm.errors import HsmError, WrongPin
+from openk_hsm.marks import is_marked, mark_path, remove_mark, write_mark
 
 
 class Latch:
     """`folder`: where state may be kept, shared by all workers of the token. `uri`: names the token."""
 
     def __init__(self, folder: Path, uri: str) -> None:
-        name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        self.path = folder / f"pin-{name}.latch"
-        self._lock = folder / f"pin-{name}.lock"
+        self.path = mark_path(folder, uri, "latch")
+        self._lock = mark_path(folder, uri, "lock")
         self._uri = uri
 
     @property
     def is_set(self) -> bool:
-        """Also when the file cannot be looked at: trying a PIN is the thing to avoid."""
-        try:
-            self.path.stat()
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return True
+        return is_marked(self.path)
 
     def error(self) -> WrongPin:
         return WrongPin(
@@ -61,30 +51,11 @@ class Latch:
                 yield
             except WrongPin as error:
                 if error.device:  # the token said so; PinMissing and the like have no device code
-                    self._set(error)
+                    write_mark(self.path, device=error.device, uri=self._uri)  # before the error goes anywhere
                 raise
         finally:
             os.close(descriptor)
 
-    def _set(self, error: WrongPin) -> None:
-        """Durable before the error goes anywhere."""
-        record = {"time": time.time(), "device": error.device, "uri": self._uri}
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            os.write(descriptor, json.dumps(record).encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
     def clear(self) -> bool:
         """Whether it was set. For operators, after the credential was corrected."""
-        try:
-            self.path.unlink()
-        except FileNotFoundError:
-            return False
-        return True
+        return remove_mark(self.path)

@@ -18,7 +18,7 @@ from typing import Final, cast
 from openk_hsm import frames, journal, notify
 from openk_hsm.costs import MECHANISM_COST
 from openk_hsm.errors import HsmError, Unavailable
-from openk_hsm.frames import BadFrame, Call
+from openk_hsm.frames import BadFrame, Call, Intent
 from openk_hsm.seam import Backend, Mechanism, OpCode
 from openk_memory.errors import LockedMemoryError
 from openk_memory.handoff import HandOff
@@ -26,13 +26,16 @@ from openk_memory.handoff import HandOff
 SUB_BATCH: Final = 400
 _Request = tuple[int, int, int, int, int, int, int, int, int, int]
 _LONGEST: Final = 600.0
+_IDLE: Final = 1
+"""Seconds between two looks around while there is nothing to do."""
 _MECHANISMS: Final[tuple[Mechanism, ...]] = tuple(
     Mechanism(number) if number in set(Mechanism) else Mechanism.NONE for number in range(256)
 )
 
 
-def receive_region(connection: socket.socket) -> HandOff:
-    """The hello and the region that came with it, mapped. Raises BadFrame, ConnectionError."""
+def receive_hello(connection: socket.socket) -> tuple[Intent, HandOff | None]:
+    """What the daemon wants, and the region that came with it, mapped; none comes to seal. Raises BadFrame,
+    ConnectionError."""
     descriptors = array.array("i")
     message, ancillary, _, _ = connection.recvmsg(frames.HELLO.size + 1, socket.CMSG_SPACE(4 * descriptors.itemsize))
     for level, kind, data in ancillary:
@@ -41,13 +44,15 @@ def receive_region(connection: socket.socket) -> HandOff:
     try:
         if not message:
             raise ConnectionError("the daemon went before it said anything")
-        size = frames.unpack_hello(message)
+        size, intent = frames.unpack_hello(message)
+        if intent is Intent.SEAL:
+            return intent, None
         if len(descriptors) != 1:
             raise BadFrame("a hello comes with one descriptor")
         region = HandOff.attach(descriptors[0], size)
         descriptors.pop()
         region.close_fd()
-        return region
+        return intent, region
     except LockedMemoryError as error:
         raise Unavailable(f"the worker cannot map the hand-off region: {error}") from None
     finally:
@@ -58,8 +63,10 @@ def receive_region(connection: socket.socket) -> HandOff:
 class Service:
     """Serves one connection until the daemon leaves. The back end is open on `region` already."""
 
-    def __init__(self, connection: socket.socket, backend: Backend, region: HandOff) -> None:
+    def __init__(self, connection: socket.socket, backend: Backend, region: HandOff, watch: Callable[[], None]) -> None:
+        """`watch` is called at every message and every second; what it raises ends `run`."""
         self._connection = connection
+        self._watch = watch
         self._backend = backend
         self._size = region.size
         self._failed: dict[int, HsmError] = {}  # slots whose loading failed: their operations say why
@@ -86,17 +93,17 @@ class Service:
         whole = memoryview(buffer)
         pause = notify.watchdog_seconds()
         due = 0.0
-        if pause is not None:
-            timeout = struct.pack("@ll", int(pause), int(pause % 1 * 1e6))
-            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _IDLE, 0))
+        watch = self._watch
         while True:
+            watch()
             if pause is not None and monotonic() >= due:
                 notify.notify("WATCHDOG=1")
                 due = monotonic() + pause / 2
             try:
                 length = self._connection.recv_into(buffer)
             except BlockingIOError:
-                continue  # SO_RCVTIMEO: nothing to do, but to say that we live
+                continue  # SO_RCVTIMEO: nothing to do, but to look around and to say that we live
             if not length:
                 return
             if length < frames.HEADER.size:

@@ -1,6 +1,10 @@
 """The worker process: owns the PIN and the vendor's module, serves one daemon at a time on a seqpacket socket.
 
-    bind (or take) the socket ─▶ log in, once ─▶ READY ─▶ accept ─▶ hello: region ─▶ open ─▶ Service.run ─▶ accept ...
+    bind (or take) the socket ─▶ load the module ─▶ confine itself ─▶ log in, once ─▶ READY
+                                        ─▶ accept ─▶ hello: region ─▶ open ─▶ Service.run ─▶ accept ...
+
+A sealed worker (openk_hsm.seal) does not log in: it waits for a hello that unseals. One that is told to seal sets the
+mark and ends, so that nothing stays in the vendor's memory; the process started in its place finds the mark.
 
 Whatever is wrong with the token is told to the daemon that connects, then the process ends with `RETRY` and whoever
 started it starts it again, with a fresh copy of the module.  A wrong PIN latches instead (openk_hsm.latch): the
@@ -15,21 +19,24 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from openk_hsm import frames, journal, notify
-from openk_hsm.errors import HsmError, Unavailable, WrongPin
-from openk_hsm.frames import BadFrame
+from openk_hsm.errors import HsmError, Sealed, Unavailable, WrongPin
+from openk_hsm.frames import BadFrame, Intent
 from openk_hsm.latch import Latch
 from openk_hsm.pin import PinSource
+from openk_hsm.reach import Named, reach_of
 from openk_hsm.registry import make_backend
-from openk_hsm.seam import Backend, EarlyLogin
-from openk_hsm.service import Service, receive_region
-from openk_hsm.uri import parse_uri
+from openk_hsm.seal import Seal
+from openk_hsm.seam import Backend, EarlyLoad, EarlyLogin
+from openk_hsm.service import Service, receive_hello
+from openk_hsm.uri import HsmUri, parse_uri
+from openk_hsm.watch import Reaction, Traced, Watch
 from openk_memory.handoff import HandOff
 from openk_memory.hardening import HardeningRefused, Measure, harden_worker
 
@@ -39,6 +46,7 @@ MISCONFIGURED: Final = 78
 """Exit status (EX_CONFIG): an operator must change something first."""
 _TELL_FOR: Final = 2.0  # seconds that a worker whose token is in trouble stays to say so
 _HELLO_WITHIN: Final = 5.0
+_LOOK_WITHIN: Final = 1.0  # seconds between two looks around while nobody connects
 _NO_CONFINEMENT: Final = frozenset({Measure.BOUNDING, Measure.LANDLOCK, Measure.SECCOMP})
 
 
@@ -53,35 +61,65 @@ class WorkerSettings:
     ready_fd: int | None = None
     software: bool = False
     harden: bool = True
+    reach: Named = field(default_factory=Named)
+    """Paths that the module needs and openk does not know of."""
+    on_tracer: Reaction = Reaction.LOG
+
+
+class _Worker:
+    """What the steps of a worker's life share."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.uri: HsmUri = parse_uri(settings.uri)
+        self.backend: Backend = make_backend(self.uri, software=settings.software)
+        self.latch = Latch(settings.state, settings.uri)
+        self.seal = Seal(settings.state, settings.uri)
+        self.watch = Watch(settings.on_tracer, self.seal)
+        self.pin = settings.pin
+
+    def log_in(self) -> None:
+        """Raises HsmError."""
+        if not isinstance(self.backend, EarlyLogin):
+            if self.latch.is_set:
+                raise self.latch.error()
+            return
+        with self.latch.guarded(), self.pin.read() as pin:
+            self.backend.log_in(lambda: pin)
 
 
 def serve(settings: WorkerSettings) -> int:
     """Run until the token is in trouble or a signal ends it. The exit status."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # whoever started us may have left it ignored or blocked
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM, signal.SIGTERM))
-    uri = parse_uri(settings.uri)
-    backend = make_backend(uri, software=settings.software)
-    latch = Latch(settings.state, settings.uri)
-    with _listening(settings) as listener:
-        try:
-            _log_in(backend, latch, settings.pin)
-        except HsmError as error:
-            journal.log("error", "cannot log in", code=error.code, device=error.device, text=str(error))
-            _announce(settings)
-            return _tell(listener, error, latch)
+    worker = _Worker(settings)
+    try:
+        with _listening(settings) as listener:
+            return _live(listener, worker, settings)
+    except Sealed:
+        return RETRY  # the next process finds the mark and waits
+    except Traced:
+        return MISCONFIGURED
+
+
+def _live(listener: socket.socket, worker: _Worker, settings: WorkerSettings) -> int:
+    """From the socket to the end; the exit status. Raises what `Watch.look` raises."""
+    try:
+        if isinstance(worker.backend, EarlyLoad):
+            worker.backend.load()
         if settings.harden:
-            _harden()
+            _harden(worker.uri, settings)
+        if worker.seal.is_set:
+            _announce(settings)
+            return _wait_sealed(listener, worker)
+        worker.log_in()
+    except (Sealed, Traced):
+        raise
+    except HsmError as error:
+        journal.log("error", "cannot log in", code=error.code, device=error.device, text=str(error))
         _announce(settings)
-        return _accept_for_ever(listener, backend, latch, settings.pin)
-
-
-def _log_in(backend: Backend, latch: Latch, source: PinSource) -> None:
-    if not isinstance(backend, EarlyLogin):
-        if latch.is_set:
-            raise latch.error()
-        return
-    with latch.guarded(), source.read() as pin:
-        backend.log_in(lambda: pin)
+        return _tell(listener, error, worker)
+    _announce(settings)
+    return _accept_for_ever(listener, worker)
 
 
 @contextmanager
@@ -116,10 +154,11 @@ def _announce(settings: WorkerSettings) -> None:
         os.close(settings.ready_fd)
 
 
-def _harden() -> None:
-    """What holds for any vendor's module; systemd's unit confines further, knowing the module's files."""
+def _harden(uri: HsmUri, settings: WorkerSettings) -> None:
+    """Before the PIN is read. Where it is not known what the module needs, the unit alone confines it to files."""
     try:
-        report = harden_worker(None, tolerate=_NO_CONFINEMENT)
+        reach = reach_of(uri, settings.pin, settings.state, settings.reach)
+        report = harden_worker(reach, tolerate=_NO_CONFINEMENT)
     except HardeningRefused as refused:
         journal.log("error", "not hardened", report=str(refused.report))
         raise SystemExit(MISCONFIGURED) from None
@@ -127,12 +166,16 @@ def _harden() -> None:
         journal.log("info", "not hardened", measure=step.measure, detail=step.detail)
 
 
-def _wait(listener: socket.socket, until: float | None, latch: Latch | None = None) -> socket.socket | None:
-    """The next connection; None at `until` (monotonic), or once `latch` is given and cleared."""
+def _wait(
+    listener: socket.socket, watch: Watch, until: float | None = None, gone: Callable[[], bool] | None = None
+) -> socket.socket | None:
+    """The next connection; None at `until` (monotonic), or once what holds us back is `gone`. Raises what `watch`
+    raises."""
     pause = notify.watchdog_seconds()
     while True:
         notify.notify("WATCHDOG=1")
-        limits = [1.0 if latch is not None else 3600.0]
+        watch.look()
+        limits = [_LOOK_WITHIN]
         if pause is not None:
             limits.append(pause)
         if until is not None:
@@ -140,16 +183,16 @@ def _wait(listener: socket.socket, until: float | None, latch: Latch | None = No
         if select.select([listener], [], [], max(0.0, min(limits)))[0]:
             connection, _ = listener.accept()
             return connection
-        if (latch is not None and not latch.is_set) or (until is not None and time.monotonic() >= until):
+        if (gone is not None and gone()) or (until is not None and time.monotonic() >= until):
             return None
 
 
-def _tell(listener: socket.socket, error: HsmError, latch: Latch) -> int:
+def _tell(listener: socket.socket, error: HsmError, worker: _Worker) -> int:
     """Say what is wrong to each daemon that connects."""
-    latched = isinstance(error, WrongPin) and latch.is_set
+    latched = isinstance(error, WrongPin) and worker.latch.is_set
     until = None if latched else time.monotonic() + _TELL_FOR
     while True:
-        connection = _wait(listener, until, latch if latched else None)
+        connection = _wait(listener, worker.watch, until, (lambda: not worker.latch.is_set) if latched else None)
         if connection is None:
             return RETRY
         with connection:
@@ -161,33 +204,85 @@ def _tell(listener: socket.socket, error: HsmError, latch: Latch) -> int:
                 continue
 
 
-def _accept_for_ever(listener: socket.socket, backend: Backend, latch: Latch, source: PinSource) -> int:
+def _wait_sealed(listener: socket.socket, worker: _Worker) -> int:
+    """Logged out, until a hello unseals or an operator takes the mark away. The mark goes once the login succeeded."""
+    journal.log("warning", "sealed: waiting for an operator")
     while True:
-        connection = _wait(listener, None)
+        connection = _wait(listener, worker.watch, gone=lambda: not worker.seal.is_set)
+        if connection is None:
+            return RETRY
+        with connection:
+            intent, region = _greet(connection)
+            if intent is not Intent.UNSEAL or region is None:
+                if region is not None:
+                    region.close()
+                _refuse(connection, worker.seal.error())
+                continue
+            try:
+                worker.log_in()
+                worker.seal.clear()
+            except HsmError as error:
+                journal.log("error", "cannot log in", code=error.code, device=error.device, text=str(error))
+                region.close()
+                _refuse(connection, error)
+                return RETRY
+            journal.log("warning", "unsealed")
+            ended = _serve_one(connection, region, worker)
+        return _accept_for_ever(listener, worker) if ended is None else _end(listener, ended, worker)
+
+
+def _accept_for_ever(listener: socket.socket, worker: _Worker) -> int:
+    while True:
+        connection = _wait(listener, worker.watch)
         if connection is None:
             continue
         with connection:
-            error = _serve_one(connection, backend, latch, source)
+            intent, region = _greet(connection)
+            if intent is Intent.SEAL:
+                journal.log("warning", "sealed by openkd")
+                error: HsmError | None = _seal(connection, worker)
+            else:
+                error = None if region is None else _serve_one(connection, region, worker)
         if error is not None:
-            if isinstance(error, WrongPin):
-                return _tell(listener, error, latch)
-            return RETRY
+            return _end(listener, error, worker)
 
 
-def _serve_one(connection: socket.socket, backend: Backend, latch: Latch, source: PinSource) -> HsmError | None:
-    """One daemon, from hello to farewell. An error means that this process is of no further use."""
+def _end(listener: socket.socket, error: HsmError, worker: _Worker) -> int:
+    """The exit status after what made this process useless."""
+    return _tell(listener, error, worker) if isinstance(error, WrongPin) else RETRY
+
+
+def _greet(connection: socket.socket) -> tuple[Intent | None, HandOff | None]:
+    """What the daemon wants, and its region, which the caller closes. None: it said nothing of use."""
     try:
         connection.settimeout(_HELLO_WITHIN)
-        region = receive_region(connection)
+        intent, region = receive_hello(connection)
         connection.settimeout(None)
     except (OSError, HsmError) as error:
         journal.log("warning", "no hello", text=str(error))
         if isinstance(error, Unavailable) and not isinstance(error, BadFrame):
             _refuse(connection, error)
-        return None
+        return None, None
+    return intent, region
+
+
+def _seal(connection: socket.socket, worker: _Worker) -> HsmError:
+    """The mark first, then the farewell: whatever happens in between, the next process does not log in. The login
+    ends with this process."""
+    try:
+        error: HsmError = worker.seal.set("by openkd")
+    except HsmError as problem:
+        journal.log("error", "cannot seal", text=str(problem))
+        error = problem
+    _refuse(connection, error)
+    return error
+
+
+def _serve_one(connection: socket.socket, region: HandOff, worker: _Worker) -> HsmError | None:
+    """One daemon, from hello to farewell. An error means that this process is of no further use."""
     with region:
         try:
-            _open(connection, backend, region, latch, source)
+            _open(connection, region, worker)
         except HsmError as error:
             journal.log("error", "cannot open the token", code=error.code, device=error.device, text=str(error))
             _refuse(connection, error)
@@ -196,7 +291,7 @@ def _serve_one(connection: socket.socket, backend: Backend, latch: Latch, source
             journal.log("info", "the daemon has gone", text=error.strerror)
             return None
         try:
-            Service(connection, backend, region).run()
+            Service(connection, worker.backend, region, worker.watch.look).run()
         except Unavailable as error:
             return error
         except BadFrame as error:
@@ -206,11 +301,12 @@ def _serve_one(connection: socket.socket, backend: Backend, latch: Latch, source
     return None
 
 
-def _open(connection: socket.socket, backend: Backend, region: HandOff, latch: Latch, source: PinSource) -> None:
+def _open(connection: socket.socket, region: HandOff, worker: _Worker) -> None:
+    backend = worker.backend
     if isinstance(backend, EarlyLogin):
         info = backend.open(region.view, region.address, lambda: memoryview(b""))
     else:
-        with latch.guarded(), source.read() as pin:
+        with worker.latch.guarded(), worker.pin.read() as pin:
             info = backend.open(region.view, region.address, lambda: pin)
     connection.send(frames.pack_body(frames.READY, frames.info_to_wire(info)))
 

@@ -65,6 +65,10 @@ class Pkcs11Backend:
         self._wrapping_ids: dict[int, bytes] = {}
         self._resident: set[int] = set()
 
+    def load(self) -> None:
+        """Load and initialise the module; it stays for the life of the process. Raises HsmError."""
+        load_module(self._uri.module)
+
     def log_in(self, pin: Callable[[], memoryview]) -> TokenFound:
         """Load the module, find the token, log in. Raises WrongPin after exactly one try.
         `open` does it when nobody did."""

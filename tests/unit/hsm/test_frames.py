@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from openk_hsm import errors, frames
 from openk_hsm.errors import HsmError
-from openk_hsm.frames import BadFrame, Call
+from openk_hsm.frames import BadFrame, Call, Intent
 from openk_hsm.seam import Algorithm, KeySpec, Purpose, TokenInfo
 from openk_hsm.specs import MECHANISMS
 
@@ -82,7 +82,9 @@ def test_malformed_messages_are_named_never_crash(message: bytes) -> None:
 
 
 def test_a_hello_of_another_version_is_refused() -> None:
-    assert frames.unpack_hello(frames.pack_hello(4096)) == 4096
+    assert frames.unpack_hello(frames.pack_hello(4096)) == (4096, Intent.OPEN)
+    for intent in Intent:
+        assert frames.unpack_hello(frames.pack_hello(0, intent)) == (0, intent)
     other = bytearray(frames.pack_hello(4096))
     other[1] = 2
     with pytest.raises(BadFrame, match="another version"):

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from openk_hsm import frames
 from openk_hsm.errors import HsmError, Unavailable
-from openk_hsm.frames import BadFrame, Call
+from openk_hsm.frames import BadFrame, Call, Intent
 from openk_hsm.seam import ROOT_MAC, Mechanism, OpCode
-from openk_hsm.service import Service, receive_region
+from openk_hsm.service import Service, receive_hello
 from openk_hsm.software import SoftwareBackend
 from openk_memory.handoff import HandOff
 
@@ -35,7 +35,7 @@ def served(backend: SoftwareBackend) -> Iterator[tuple[socket.socket, HandOff, S
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with closing(ours), closing(theirs), HandOff.create(SIZE) as region:
         backend.open(region.view, region.address, lambda: memoryview(b""))
-        yield ours, region, Service(theirs, backend, region)
+        yield ours, region, Service(theirs, backend, region, lambda: None)
 
 
 def batch(*rows: tuple[int, ...]) -> bytes:
@@ -154,7 +154,10 @@ def test_the_region_comes_with_the_hello() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with closing(ours), closing(theirs), HandOff.create(4096) as region:
         socket.send_fds(ours, [frames.pack_hello(4096)], [region.fd])
-        with receive_region(theirs) as mapped:
+        intent, mapped = receive_hello(theirs)
+        assert intent is Intent.OPEN
+        assert mapped is not None
+        with mapped:
             region.view[:5] = b"hello"
             assert bytes(mapped.view[:5]) == b"hello"
         for message, fds in (
@@ -165,7 +168,7 @@ def test_the_region_comes_with_the_hello() -> None:
         ):
             socket.send_fds(ours, [message], fds)
             with pytest.raises(HsmError):
-                receive_region(theirs)
+                receive_hello(theirs)
 
 
 def test_no_descriptor_is_kept_of_a_bad_hello() -> None:
@@ -175,5 +178,5 @@ def test_no_descriptor_is_kept_of_a_bad_hello() -> None:
         for _ in range(3):
             socket.send_fds(ours, [b"x"], [region.fd, region.fd])
             with pytest.raises(BadFrame):
-                receive_region(theirs)
+                receive_hello(theirs)
         assert len(os.listdir("/proc/self/fd")) == count

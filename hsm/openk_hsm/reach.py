@@ -1,0 +1,111 @@
+"""What a worker must still reach once its module is loaded: its interpreter, its token, its PIN, its state. Landlock
+takes the rest away (openk_memory.landlock).
+
+Known for SoftHSM2, whose configuration names its folder of tokens, and for the software HSM. Any other vendor's module
+has paths of its own (a device, a socket of a daemon, a folder): whoever starts the worker names them with --reach-read
+and --reach-write, or the module is confined by the unit alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from openk_hsm.pin import PinSource
+from openk_hsm.uri import HsmUri
+from openk_memory import landlock
+from openk_memory.landlock import Confinement
+
+_SOFTHSM: Final = "libsofthsm2.so"
+_FOLDER_OF_TOKENS: Final = "directories.tokendir"
+_LIBRARIES: Final = (
+    *("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/ssl/openssl.cnf"),
+    *("/etc/localtime", "/usr/share/zoneinfo", "/dev/urandom", "/dev/null", "/dev/zero"),
+)
+_PORTS_SINCE: Final = 4
+"""Landlock's ABI that can forbid TCP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Paths that an operator named for a module whose needs openk does not know."""
+
+    read: Sequence[Path] = ()
+    write: Sequence[Path] = ()
+
+
+def reach_of(uri: HsmUri, pin: PinSource, state: Path, named: Named) -> Confinement | None:
+    """None where nobody knows what the module needs. Paths that are not there are left out; TCP is forbidden where
+    only files were named or known, and left alone for a module of which openk knows nothing but what was named."""
+    known = _known(uri)
+    if known is None and not (named.read or named.write):
+        return None
+    theirs = known or Named()
+    read = [*_interpreter(), *theirs.read, *named.read, *_pin_paths(pin)]
+    write = [state, *theirs.write, *named.write]
+    closed: tuple[int, ...] | None = () if known is not None and landlock.abi() >= _PORTS_SINCE else None
+    return Confinement(
+        read=_present(read),
+        write=_present(write),
+        bind_ports=closed,
+        connect_ports=closed,
+        scope=not os.environ.get("NOTIFY_SOCKET", "").startswith("@"),
+    )
+
+
+def _known(uri: HsmUri) -> Named | None:
+    if uri.scheme == "software":
+        state = uri.path.get("state")
+        return Named(write=[Path(state).parent] if state else [])
+    if uri.scheme != "pkcs11" or Path(uri.module).name != _SOFTHSM:
+        return None
+    configuration = softhsm_configuration()
+    folder = _token_folder(configuration)
+    if folder is None:
+        return None
+    return Named(read=[Path(uri.module).parent, configuration], write=[folder])
+
+
+def softhsm_configuration() -> Path:
+    """As SoftHSM2 looks for it (softhsm2.conf(5))."""
+    given = os.environ.get("SOFTHSM2_CONF")
+    if given:
+        return Path(given)
+    own = Path(os.environ.get("HOME", "/nonexistent"), ".config/softhsm2/softhsm2.conf")
+    return own if own.exists() else Path("/etc/softhsm/softhsm2.conf")
+
+
+def _token_folder(configuration: Path) -> Path | None:
+    try:
+        lines = configuration.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition("=")
+        if name.strip() == _FOLDER_OF_TOKENS:
+            return Path(value.strip())
+    return None
+
+
+def _interpreter() -> list[Path]:
+    """Late imports of Python, libraries, and what the process may know of itself: `/proc/self` is a link, and a rule
+    is about the folder behind it."""
+    return [
+        Path(path) for path in (sys.prefix, sys.base_prefix, *sys.path, *_LIBRARIES, f"/proc/{os.getpid()}") if path
+    ]
+
+
+def _pin_paths(pin: PinSource) -> list[Path]:
+    """A PIN is read again when an operator unseals."""
+    if pin.credential:
+        folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+        return [Path(folder)] if folder else []
+    return [] if pin.file is None else [pin.file]
+
+
+def _present(paths: Sequence[Path]) -> list[Path]:
+    return [path for path in dict.fromkeys(paths) if path.exists()]
