@@ -37,15 +37,13 @@ from openk_memory.pool import Pool
 
 CHUNK: Final = 16 << 10
 """Bytes of the first buffer of a message: one slot of the pool, dozens of common requests."""
-STRIDE: Final = 16
+STRIDE: Final = 8
 """Requests between two looks whether the HSM could have some of them: it works while the others are read."""
 ROOM_LEAST: Final = 1 << 10
 """Bytes for which it is worth to receive once more before the message moves to a larger buffer."""
 SEND_MOST: Final = 64
 """Buffers in one sendmsg; IOV_MAX is 1024, but more gain nothing."""
 
-_UNRECORDED: Final = frozenset({"audit.unavailable", "audit.damaged", "internal"})
-"""Refusals that may come when no commit of the store is under way: nothing else would send them."""
 _RUN: Final = token_hex(4)
 _numbers = count(1)
 
@@ -63,9 +61,8 @@ class Bounds:
 class Loop(Protocol):
     """What a connection asks of the server it belongs to."""
 
-    def dirty(self, connection: Connection, *, at_once: bool) -> None:
-        """Call `flush` when this tick's replies are together: a commit's, or a wake-up's. `at_once`: this reply waited
-        for no commit, so none may be coming."""
+    def dirty(self, connection: Connection) -> None:
+        """Call `flush` when this round's replies are together."""
 
     def listen(self, connection: Connection, *, read: bool, write: bool) -> None:
         """Which events to report from now on."""
@@ -293,8 +290,8 @@ class Connection:
                 code = first.code.name
             self._reply(msgid, results, batch, request)
         desk.metrics.request(method, code, monotonic() - began)
-        if not self.queued or code in _UNRECORDED:
-            desk.loop.dirty(self, at_once=code in _UNRECORDED)
+        if not self.queued:
+            desk.loop.dirty(self)
 
     def _reply(self, msgid: int, results: Results, batch: bool, request: str) -> None:  # noqa: FBT001 - hot: positional
         desk = self._desk

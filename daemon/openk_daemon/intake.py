@@ -113,6 +113,15 @@ class Intake:
         self._prepared[shape] = prepared
 
 
+def intakes(handlers: Mapping[str, Handler], loaded: Loaded) -> Callable[[Reader, Peer], Intake]:
+    """What makes an Intake for each connection."""
+
+    def make(reader: Reader, peer: Peer) -> Intake:
+        return Intake(reader, peer, handlers, loaded)
+
+    return make
+
+
 def foreign_fragment(request: Request, peer: Peer) -> str:
     """How the audit log names a request that could not be taken: its method only if that is one of ours."""
     method = request.method if request.method in METHODS else "unknown"

@@ -20,6 +20,7 @@ from openk_hsm.dialling import Limits
 from openk_hsm.errors import HsmError
 from openk_hsm.lane import WorkerLane
 from openk_hsm.pending import Flow, settle
+from openk_hsm.reactor import Reactor
 from openk_hsm.seam import TokenInfo
 
 IDENTITY: Final = "hsm-identity"
@@ -34,9 +35,9 @@ Commit = Callable[[str, Write], Flow[None]]
 class Lanes:
     """Every configured HSM's lane, running in `nursery` until that is cancelled."""
 
-    def __init__(self, nursery: trio.Nursery, config: Config, log: Log) -> None:
+    def __init__(self, nursery: trio.Nursery, config: Config, log: Log, reactor: Reactor) -> None:
         report = partial(_report, log)
-        self._lanes = {name: _lane(name, hsm, config, report) for name, hsm in config.hsm.items()}
+        self._lanes = {name: _lane(name, hsm, config, report, reactor) for name, hsm in config.hsm.items()}
         self.hsms = Hsms(self._lanes)
         for lane in self._lanes.values():
             nursery.start_soon(lane.run)
@@ -90,9 +91,11 @@ async def _read(store: Store, name: str) -> Record | None:
     return await store.read(IDENTITY, name.encode())
 
 
-def _lane(name: str, hsm: Hsm, config: Config, report: Callable[[str, Mapping[str, object]], None]) -> WorkerLane:
+def _lane(
+    name: str, hsm: Hsm, config: Config, report: Callable[[str, Mapping[str, object]], None], reactor: Reactor
+) -> WorkerLane:
     limits = Limits(handoff_bytes=hsm.handoff_bytes, hang=hsm.deadline_seconds, total=config.limits.queue)
-    return WorkerLane(name, [str(path) for path in hsm.sockets], limits=limits, report=report)
+    return WorkerLane(name, [str(path) for path in hsm.sockets], limits=limits, report=report, reactor=reactor)
 
 
 def _report(log: Log, event: str, fields: Mapping[str, object]) -> None:

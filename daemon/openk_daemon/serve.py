@@ -1,38 +1,36 @@
-"""The accept loop and the one task that moves every connection: no task per connection, none per request.
+"""The accept loop and the home of every connection: no task per connection, none per request.
 
-trio waits for one epoll descriptor that holds them all: an idle connection costs its state and nothing else, and a
-wake-up serves everyone who is ready before replies leave together.  (docs/adr/0006-one-task-for-all-connections.md)
+The reactor waits for all of them together: an idle connection costs its state and nothing else, and a round serves
+everyone who is ready before replies leave together.  (docs/adr/0006-one-task-for-all-connections.md)
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Final
 
 import trio
 
 from openk.wire.reader import Limits, Reader
-from openk_daemon.call import Handler
 from openk_daemon.config import Config
 from openk_daemon.connection import Bounds, Connection, Desk, pump_nothing
 from openk_daemon.identity.caller import Peer
 from openk_daemon.identity.peer import Identifier
-from openk_daemon.intake import Intake, Loaded
+from openk_daemon.intake import Intake
 from openk_daemon.observe.log import Log
 from openk_daemon.observe.metrics import Metrics
 from openk_daemon.pipeline import Pipeline
 from openk_daemon.refusal import Refusal
+from openk_hsm.reactor import GONE, READ, WRITE, Reactor
 from openk_memory.pool import Pool
 
-EVENTS: Final = 256
-"""Connections served before the replies of this wake-up leave."""
 ACCEPTS: Final = 32
 """Connections accepted in one wake-up: those that are open already come first."""
 SWEEP: Final = 0.25
@@ -51,17 +49,17 @@ class Server:
         listeners: Sequence[socket.socket],
         config: Config,
         identifier: Identifier,
-        handlers: Mapping[str, Handler],
-        loaded: Loaded,
+        intake: Callable[[Reader, Peer], Intake],
         pool: Pool,
         metrics: Metrics,
         log: Log,
+        reactor: Reactor,
     ) -> None:
+        """`intake` makes one for each connection. `reactor` runs as long as the server does, and longer."""
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._config = config
         self._identifier = identifier
-        self._handlers = handlers
-        self._loaded = loaded
+        self._intake = intake
         self._pool = pool
         self._metrics = metrics
         self._log = log
@@ -69,10 +67,9 @@ class Server:
         message = Limits(message_bytes=limits.message_bytes, depth=limits.nesting)
         self._bounds = Bounds(message, limits.in_flight, limits.message_seconds)
         self._desk: Desk | None = None
-        self._epoll = select.epoll()
+        self._reactor = reactor
         self._connections: dict[int, Connection] = {}
         self._dirty: list[Connection] = []
-        self._flusher: trio.lowlevel.Task | None = None
         self._resting = False  # the accept loop, for want of descriptors
         self._draining = False
         self._gone = trio.Event()
@@ -85,7 +82,7 @@ class Server:
         self._desk = Desk(pipeline, self._pool, self._metrics, self._log, self._bounds, self, pump)
         for listener in self._listeners.values():
             listener.setblocking(False)
-            self._epoll.register(listener, select.EPOLLIN)
+            self._reactor.watch(listener.fileno(), partial(self._knock, listener))
 
     @property
     def connections(self) -> int:
@@ -94,39 +91,28 @@ class Server:
     async def run(self) -> None:
         """Until cancelled; then every connection is closed."""
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._flush_for_ever)
-                nursery.start_soon(self._sweep_for_ever)
-                while True:
-                    await trio.lowlevel.wait_readable(self._epoll.fileno())
-                    self._turn()
+            await self._sweep_for_ever()
         finally:
+            for fd in self._listeners:
+                self._reactor.forget(fd)
             for connection in list(self._connections.values()):
                 connection.close()
-            self._epoll.close()
             self._close_spares()
 
-    def _turn(self) -> None:
-        connections = self._connections
-        knocking: list[socket.socket] = []
-        for fd, event in self._epoll.poll(0, EVENTS):
-            connection = connections.get(fd)
-            if connection is None:
-                if fd in self._listeners:
-                    knocking.append(self._listeners[fd])
-                continue
-            try:
-                if event & select.EPOLLIN:
-                    connection.readable()
-                elif event & (select.EPOLLHUP | select.EPOLLERR):
-                    connection.close()
-                if event & select.EPOLLOUT:
-                    connection.flush()
-            except Exception as error:  # noqa: BLE001 - one connection's trouble is not the others'
-                self._give_up(connection, error)
-        self.flush()
-        for listener in knocking:  # last: a descriptor closed above may be a new connection's now
-            self._accept(listener)
+    def _happened(self, connection: Connection, event: int) -> None:
+        try:
+            if event & READ:
+                connection.readable()
+            elif event & GONE:
+                connection.close()
+            if event & WRITE:
+                connection.flush()
+        except Exception as error:  # noqa: BLE001 - one connection's trouble is not the others'
+            self._give_up(connection, error)
+
+    def _knock(self, listener: socket.socket, _event: int) -> None:
+        """Accepted at the end of the round: a descriptor closed in it may be a new connection's then."""
+        self._reactor.soon(partial(self._accept, listener))
 
     def _give_up(self, connection: Connection, error: Exception) -> None:
         self._log.error("connection.failed", error, connection=connection.peer.connection)
@@ -134,48 +120,31 @@ class Server:
 
     # --- connection.Loop ---
 
-    def dirty(self, connection: Connection, *, at_once: bool) -> None:
+    def dirty(self, connection: Connection) -> None:
         if not connection.queued:
             connection.queued = True
+            if not self._dirty:
+                self._reactor.soon(self.flush)
             self._dirty.append(connection)
-        task = self._flusher
-        if at_once and task is not None:
-            self._flusher = None
-            trio.lowlevel.reschedule(task)
 
     def listen(self, connection: Connection, *, read: bool, write: bool) -> None:
-        events = (select.EPOLLIN if read else 0) | (select.EPOLLOUT if write else 0)
-        self._epoll.modify(connection.fd, events)
+        self._reactor.change(connection.fd, (READ if read else 0) | (WRITE if write else 0))
 
     def closed(self, connection: Connection) -> None:
         if self._connections.pop(connection.fd, None) is not None:
-            with suppress(OSError):
-                self._epoll.unregister(connection.fd)
+            self._reactor.forget(connection.fd)
             self._metrics.connections_closed += 1
             self._gone.set()
 
     def flush(self) -> None:
-        """Send what is ready. Also the store's hook after each group commit: replies wait for nothing else."""
-        while self._dirty:
-            dirty, self._dirty = self._dirty, []
-            for connection in dirty:
-                connection.queued = False
-                try:
-                    connection.flush()
-                except Exception as error:  # noqa: BLE001 - the replies of the others leave all the same
-                    self._give_up(connection, error)
-
-    async def _flush_for_ever(self) -> None:
-        """For replies that come when neither a client nor the store has woken us: the log cannot be written, say."""
-
-        def stop(_: object) -> trio.lowlevel.Abort:
-            self._flusher = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        while True:
-            self.flush()
-            self._flusher = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(stop)
+        """Send what is ready: at the end of each round in which there is something."""
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.queued = False
+            try:
+                connection.flush()
+            except Exception as error:  # noqa: BLE001 - the replies of the others leave all the same
+                self._give_up(connection, error)
 
     # --- accepting ---
 
@@ -205,7 +174,7 @@ class Server:
                 "accept.resting", reason=os.strerror(error.errno or 0), connections=len(self._connections)
             )
             for fd in self._listeners:
-                self._epoll.modify(fd, 0)
+                self._reactor.change(fd, 0)
 
     def _welcome(self, sock: socket.socket) -> None:
         desk = self._desk
@@ -224,10 +193,9 @@ class Server:
             return
         sock.setblocking(False)
         reader = Reader(self._bounds.message)
-        intake = Intake(reader, peer, self._handlers, self._loaded)
-        connection = Connection(sock, peer, reader, intake, desk)
+        connection = Connection(sock, peer, reader, self._intake(reader, peer), desk)
         self._connections[connection.fd] = connection
-        self._epoll.register(connection.fd, select.EPOLLIN)
+        self._reactor.watch(connection.fd, partial(self._happened, connection))
         self._metrics.connections_opened += 1
 
     def _identify(self, sock: socket.socket) -> Peer:
@@ -259,12 +227,11 @@ class Server:
     async def _sweep_for_ever(self) -> None:
         while True:
             await trio.sleep(SWEEP)
-            self.flush()
             now = monotonic()
             if self._resting and not self._draining:
                 self._resting = False
                 for fd in self._listeners:
-                    self._epoll.modify(fd, select.EPOLLIN)
+                    self._reactor.change(fd, READ)
             for connection in [found for found in self._connections.values() if found.overdue(now)]:
                 self._log.warning(
                     "connection.overdue", connection=connection.peer.connection, uid=connection.peer.caller.uid
@@ -276,8 +243,7 @@ class Server:
         number of connections that were cut off."""
         self._draining = True
         for fd in self._listeners:
-            with suppress(OSError):
-                self._epoll.unregister(fd)
+            self._reactor.forget(fd)
         with trio.move_on_after(seconds):
             for connection in list(self._connections.values()):
                 connection.finish()

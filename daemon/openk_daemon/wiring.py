@@ -40,6 +40,7 @@ from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.hierarchy.records import UNAUDITED
 from openk_daemon.hsms import HOME
 from openk_daemon.identity.peer import Identifier
+from openk_daemon.intake import intakes
 from openk_daemon.keys.keyring import KeyLimits, Keyring
 from openk_daemon.lanes import Lanes, binding
 from openk_daemon.observe.health import OK, Finding, Health, State
@@ -54,6 +55,7 @@ from openk_daemon.serve import Server, listen
 from openk_daemon.store.seam import Write
 from openk_daemon.store.sqlite import SqliteStore
 from openk_hsm.pending import Pending, settle
+from openk_hsm.reactor import Reactor
 from openk_hsm.seam import AUDIT_KEY, Lane, LaneState, Mechanism, OpCode, Operation, TokenInfo
 from openk_memory import selftest
 from openk_memory.hardening import harden_daemon
@@ -134,7 +136,15 @@ def _listen(path: Path, mode: int, group: int | None) -> socket:
 class Daemon:
     """All rooms, joined. `open` yields one that is ready; `stop` drains it."""
 
-    def __init__(self, ground: Ground, store: SqliteStore, lanes: Lanes, token: TokenInfo, ledger: LogLedger) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        store: SqliteStore,
+        lanes: Lanes,
+        token: TokenInfo,
+        ledger: LogLedger,
+        reactor: Reactor,
+    ) -> None:
         """`token`: the first HSM's."""
         config = self.config = ground.config
         self.log = ground.log
@@ -159,11 +169,11 @@ class Daemon:
             ground.listeners,
             config,
             identifier,
-            self._handlers(),
-            self.keys.loaded_resource,
+            intakes(self._handlers(), self.keys.loaded_resource),
             self.pool,
             self.metrics,
             requests,
+            reactor,
         )
         self.pipeline = Pipeline(self.engine, ledger, self.keys.describe_resource, requests)
         store.after_group = self._after_group
@@ -184,7 +194,6 @@ class Daemon:
 
     def _after_group(self) -> None:
         self.metrics.commit(self.store.last_group, self.store.last_seconds)
-        self.server.flush()
 
     def _facts(self) -> Mapping[str, Plain]:
         lane = self.hsms.default.health()
@@ -269,23 +278,26 @@ async def _record(ledger: LogLedger, entry: str, *writes: Write) -> None:
 async def opened(ground: Ground) -> AsyncGenerator[Daemon]:
     """A daemon that serves until the block ends. Raises HsmError, StoreError, AuditDamaged: it did not start."""
     config, log = ground.config, ground.log
-    store = SqliteStore(str(config.state), queue=config.limits.queue)
+    reactor = Reactor()
+    store = SqliteStore(str(config.state), queue=config.limits.queue, reactor=reactor)
     try:
         async with trio.open_nursery() as below:
+            below.start_soon(reactor.run)
             below.start_soon(store.run)
-            lanes = Lanes(below, config, log.child(Category.HSM))
+            lanes = Lanes(below, config, log.child(Category.HSM), reactor)
             token = await lanes.ready()
             ledger = _ledger(config, store, lanes.hsms.default, token)
-            async with _recovered(ground, store, lanes, token, ledger) as daemon:
+            async with _recovered(ground, store, lanes, token, ledger, reactor) as daemon:
                 yield daemon
             below.cancel_scope.cancel()
     finally:
         store.close()
+        reactor.close()
 
 
 @asynccontextmanager
 async def _recovered(
-    ground: Ground, store: SqliteStore, lanes: Lanes, token: TokenInfo, ledger: LogLedger
+    ground: Ground, store: SqliteStore, lanes: Lanes, token: TokenInfo, ledger: LogLedger, reactor: Reactor
 ) -> AsyncGenerator[Daemon]:
     bound = await lanes.is_bound(store, token)
     recovery = await ledger.recover()
@@ -297,7 +309,7 @@ async def _recovered(
         )
     if recovery.unsigned:
         ground.log.warning("audit.recovered", unsigned=recovery.unsigned, size=recovery.size)
-    daemon = Daemon(ground, store, lanes, token, ledger)
+    daemon = Daemon(ground, store, lanes, token, ledger, reactor)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ledger.run)

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import trio
 
@@ -26,6 +26,7 @@ from openk_hsm.fair_queue import FairQueue
 from openk_hsm.frames import BadFrame
 from openk_hsm.link import Cold, Link
 from openk_hsm.pending import Pending, failed, resolved
+from openk_hsm.reactor import Reactor
 from openk_hsm.seam import (
     Generated,
     KeyHandle,
@@ -59,9 +60,16 @@ class WorkerLane:
     """`openk_hsm.seam.Lane` over worker processes. `run` it in a nursery; cancel that to stop. One trio thread."""
 
     def __init__(
-        self, name: str, sockets: Sequence[str], *, limits: Limits | None = None, report: Report = _report_nothing
+        self,
+        name: str,
+        sockets: Sequence[str],
+        *,
+        limits: Limits | None = None,
+        report: Report = _report_nothing,
+        reactor: Reactor | None = None,
     ) -> None:
-        """`sockets`: one path for each worker of this token. `report`: events for the log, never with secrets."""
+        """`sockets`: one path for each worker of this token. `report`: events for the log, never with secrets.
+        `reactor`: one that runs; otherwise the lane runs its own."""
         self.name = name
         self._limits = limits or Limits()
         self._paths = tuple(sockets)
@@ -80,7 +88,9 @@ class WorkerLane:
         self._open = True  # False: the breaker fails requests at once
         self._restarts = 0
         self._replayed = 0
-        self._pumper: trio.lowlevel.Task | None = None
+        self._own = None if reactor is not None else Reactor()
+        self._reactor = reactor or cast(Reactor, self._own)
+        self._pumping = False  # it is asked for
         self._changed = trio.Event()
 
     def submit(self, operation: Operation) -> Pending[bytes | int]:
@@ -157,13 +167,16 @@ class WorkerLane:
         """Keep a link to each worker until cancelled; then all that waits fails with hsm.unavailable."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pump_for_ever)
+                if self._own is not None:
+                    nursery.start_soon(self._own.run)
                 nursery.start_soon(self._tick_for_ever)
                 for path in self._paths:
                     nursery.start_soon(self._keep, path)
         finally:
             self._open = False
             self._fail_waiting(Unavailable("the daemon is stopping"))
+            if self._own is not None:
+                self._own.close()
 
     def expect(self, identity: bytes) -> None:
         """Serve with the token of this identity only (`TokenInfo.identity`). Workers of another are given up."""
@@ -180,21 +193,14 @@ class WorkerLane:
             await self._changed.wait()
         return self._info
 
-    async def _pump_for_ever(self) -> None:
-        def stop(_: object) -> trio.lowlevel.Abort:
-            self._pumper = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        while True:
-            self._pumper = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(stop)
-            self.pump()
-
     def _wake(self) -> None:
-        task = self._pumper
-        if task is not None:
-            self._pumper = None
-            trio.lowlevel.reschedule(task)
+        if not self._pumping:
+            self._pumping = True
+            self._reactor.soon(self._pump_asked)
+
+    def _pump_asked(self) -> None:
+        self._pumping = False
+        self.pump()
 
     async def _tick_for_ever(self) -> None:
         while True:
@@ -366,15 +372,24 @@ class WorkerLane:
         """Read one link to its end, then save what was in flight."""
         self._arrive(link)
         reason = ""
+        ended = trio.Event()
+
+        def receive(_event: int) -> None:
+            nonlocal reason
+            try:
+                link.receive()
+            except (OSError, BadFrame) as error:
+                reason = str(error)
+                self._reactor.forget(link.socket.fileno())
+                ended.set()
+            else:
+                self._wake()
+
+        self._reactor.watch(link.socket.fileno(), receive)
         try:
-            while True:
-                await trio.lowlevel.wait_readable(link.socket)
-                while link.receive():
-                    pass
-                self.pump()
-        except (OSError, BadFrame) as error:
-            reason = str(error)
+            await ended.wait()
         finally:
+            self._reactor.forget(link.socket.fileno())
             self._links.remove(link)
             self._since = monotonic()
             left, cold = link.close()

@@ -1,8 +1,10 @@
 """One daemon's connection, as a worker serves it: descriptors in, back end calls, answers out.
 
-Answers leave in messages of about `SUB_BATCH` microseconds of work, so that the daemon settles the first while
-the next are computed.  Each message from the daemon arms ITIMER_REAL with SIGALRM's default action: a vendor call
-that hangs kills this process, whoever runs it, and the daemon's lane finds a new one.
+The answers of a batch leave together, unless the lane has put more than `SUB_BATCH` microseconds of work into it: each
+message costs the daemon a wake-up, and it has other batches in flight meanwhile.
+
+Each message from the daemon arms ITIMER_REAL with SIGALRM's default action: a vendor call that hangs kills this
+process, whoever runs it, and the daemon's lane finds a new one.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from openk_hsm.seam import Backend, Mechanism, OpCode
 from openk_memory.errors import LockedMemoryError
 from openk_memory.handoff import HandOff
 
-SUB_BATCH: Final = 400
+SUB_BATCH: Final = 1000
 _Request = tuple[int, int, int, int, int, int, int, int, int, int]
 _LONGEST: Final = 600.0
 _IDLE: Final = 1

@@ -29,6 +29,8 @@ Item = tuple[Unit, Pending[Committed]]
 Result = Committed | StoreError
 
 LARGEST_GROUP: Final = 1024
+HANDFUL: Final = 256
+"""Units handed over at once, at most: how far a group may go beyond what it had."""
 CHECKPOINT_PAGES: Final = 900
 """About how many pages gather in the write-ahead log before they are moved: LOG_AHEAD holds 1000."""
 PAGE: Final = 4096
@@ -48,11 +50,11 @@ class Group(NamedTuple):
 
 
 class Committer:
-    """Owns the writing connection. `queue` takes items, None ends the thread; `done` gives groups back, and
-    `bell` (an eventfd) becomes readable when there are some."""
+    """Owns the writing connection. `queue` takes handfuls of items, None ends the thread; `done` gives groups back, and
+    `bell` (an eventfd that nobody need read) is written to for each."""
 
     def __init__(self, writer: Connection, log_size: int, sequence: int) -> None:
-        self.queue: SimpleQueue[Item | None] = SimpleQueue()
+        self.queue: SimpleQueue[list[Item] | None] = SimpleQueue()
         self.done: deque[Group] = deque()
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.busy_since = 0.0
@@ -77,11 +79,11 @@ class Committer:
 
     def _run(self) -> None:
         while True:
-            item = self.queue.get()
-            if item is None:
+            handful = self.queue.get()
+            if handful is None:
                 return
             self.busy_since = time.monotonic()
-            items = [item]
+            items = list(handful)
             ended = self._take_waiting(items)
             group = self._write_group(items)
             self.done.append(group._replace(seconds=time.monotonic() - self.busy_since))
@@ -94,15 +96,14 @@ class Committer:
 
     def _take_waiting(self, items: list[Item]) -> bool:
         """True when the end was among what waited. The trio side may empty the queue at the same time."""
-        queue = self.queue
-        for _ in range(min(queue.qsize(), LARGEST_GROUP)):
+        while len(items) <= LARGEST_GROUP - HANDFUL:
             try:
-                item = queue.get_nowait()
+                handful = self.queue.get_nowait()
             except Empty:
                 return False
-            if item is None:
+            if handful is None:
                 return True
-            items.append(item)
+            items += handful
         return False
 
     def _write_group(self, items: list[Item]) -> Group:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from queue import Empty
+from typing import Final, cast
 
 import apsw
 import trio
 
-from openk_daemon.store.committer import Committer
+from openk_daemon.store.committer import HANDFUL, Committer, Item
 from openk_daemon.store.database import Row, fetch, open_database, translate, unpack_entries
 from openk_daemon.store.folder import FolderLock, check_folder
 from openk_daemon.store.memory import do_nothing
 from openk_daemon.store.seam import Change, Committed, Record, StoreError, Unit
 from openk_hsm.pending import Pending, failed, resolved
+from openk_hsm.reactor import EDGE, READ, Reactor
 
 QUEUE: Final = 4096
 DEADLINE: Final = 10.0
@@ -37,8 +38,11 @@ class SqliteStore:
     disk answers; the group itself settles when the kernel says what became of it, never by a guess.
     """
 
-    def __init__(self, folder: str, *, queue: int = QUEUE, deadline: float = DEADLINE) -> None:
-        """Raises FolderRefused, Foreign, Damaged, Full: each says what to do."""
+    def __init__(
+        self, folder: str, *, queue: int = QUEUE, deadline: float = DEADLINE, reactor: Reactor | None = None
+    ) -> None:
+        """`reactor`: one that runs; otherwise the store runs its own. Raises FolderRefused, Foreign, Damaged, Full:
+        each says what to do."""
         check_folder(folder)
         self.folder = folder
         self._lock = FolderLock(folder)
@@ -69,6 +73,10 @@ class SqliteStore:
             raise translate(error) from error
         self._committer = Committer(writer, self._size, sequence)
         self._queue = self._committer.queue
+        self._own = None if reactor is not None else Reactor()
+        self._reactor = reactor or cast(Reactor, self._own)
+        self._gathered: list[Item] = []  # in this round of the reactor: they leave together
+        self._unsettled = 0
 
     def _measure(self) -> tuple[int, int]:
         sizes: list[Row] = fetch(self._reader, "SELECT first + count FROM log ORDER BY first DESC LIMIT 1")
@@ -81,17 +89,28 @@ class SqliteStore:
 
     @property
     def queued(self) -> int:
-        """Units that wait for the next group."""
-        return self._queue.qsize()
+        """Units that are not durable yet."""
+        return self._unsettled
 
     def commit(self, unit: Unit) -> Pending[Committed]:
         if self._refusal is not None:
             return failed(self._refusal.again())
-        if self._queue.qsize() >= self._limit:
+        if self._unsettled >= self._limit:
             return failed(StoreError(f"{self._limit} commits wait for the disk already"))
         pending: Pending[Committed] = Pending()
-        self._queue.put((unit, pending))
+        gathered = self._gathered
+        if not gathered:
+            self._reactor.soon(self._hand_over)
+        gathered.append((unit, pending))
+        self._unsettled += 1
         return pending
+
+    def _hand_over(self) -> None:
+        """Wake the commit thread once for a round's units: woken by the first, it would leave the others for the
+        next fsync."""
+        gathered, self._gathered = self._gathered, []
+        for at in range(0, len(gathered), HANDFUL):
+            self._queue.put(gathered[at : at + HANDFUL])
 
     def read(self, kind: str, id_: bytes) -> Pending[Record | None]:
         try:
@@ -164,17 +183,18 @@ class SqliteStore:
         return self._size
 
     async def run(self) -> None:
-        """Settle groups as they are done, until cancelled or closed."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch)
-            bell = self._committer.bell
-            with suppress(trio.ClosedResourceError):
-                while not self._closed:
-                    await trio.lowlevel.wait_readable(bell)
-                    if not self._closed:
-                        os.eventfd_read(bell)
-                        self._settle_groups()
-            nursery.cancel_scope.cancel()
+        """Settle groups as they are done, until cancelled."""
+        if self._closed:
+            return
+        bell = self._committer.bell
+        self._reactor.watch(bell, self._settle_groups, READ | EDGE)
+        try:
+            async with trio.open_nursery() as nursery:
+                if self._own is not None:
+                    nursery.start_soon(self._own.run)
+                await self._watch()
+        finally:
+            self._reactor.forget(bell)
 
     async def _watch(self) -> None:
         """Fail what waits behind a disk that does not answer, rather than let it wait for ever."""
@@ -188,16 +208,20 @@ class SqliteStore:
         if self._refusal is None:
             _log.error("commits are refused: %s", refusal)
             self._refusal = self._failing = refusal
-        while not self._queue.empty():
-            item = self._queue.get()
-            if item is not None:
-                item[1].fail(refusal.again())
+        gathered, self._gathered = self._gathered, []
+        with suppress(Empty):  # the commit thread may empty it at the same time
+            while True:
+                gathered += self._queue.get_nowait() or ()
+        self._unsettled -= len(gathered)
+        for _, pending in gathered:
+            pending.fail(refusal.again())
 
-    def _settle_groups(self) -> None:
+    def _settle_groups(self, _event: int = 0) -> None:
         done = self._committer.done
         while done:
             group = done.popleft()
             self.groups += 1
+            self._unsettled -= len(group.items)
             self.last_group = len(group.items)
             self.last_seconds = group.seconds
             self._size = group.log_size
@@ -222,8 +246,10 @@ class SqliteStore:
             return
         self._closed = True
         self._refusal = _CLOSED
-        if trio.lowlevel.in_trio_run():
-            trio.lowlevel.notify_closing(self._committer.bell)
+        self._hand_over()
+        self._reactor.forget(self._committer.bell)
+        if self._own is not None:
+            self._own.close()
         self._queue.put(None)
         self._committer.join(self._deadline)
         self._settle_groups()

@@ -27,7 +27,7 @@ from openk_daemon.config import Config, development
 from openk_daemon.handlers.system import SystemHandlers
 from openk_daemon.identity.caller import Caller
 from openk_daemon.identity.peer import Identifier
-from openk_daemon.intake import SYSTEM, Prepared
+from openk_daemon.intake import SYSTEM, Prepared, intakes
 from openk_daemon.observe.health import Health
 from openk_daemon.observe.log import Form, Level, Log, open_log
 from openk_daemon.observe.metrics import Metrics
@@ -38,6 +38,7 @@ from openk_daemon.serve import Server, listen
 from openk_daemon.store.memory import MemoryStore
 from openk_daemon.store.seam import Committed, Unit, Write
 from openk_hsm.pending import Flow, Pending, drive, failed
+from openk_hsm.reactor import Reactor
 from openk_memory.pool import Pool
 from tests.support.custody import PEER, Custody, run
 
@@ -172,17 +173,20 @@ class Core:
     @asynccontextmanager
     async def serve(self) -> AsyncGenerator[Core]:
         listener = listen(self.path, 0o600, None)
+        reactor = Reactor()
         self._server = Server(
-            [listener], self.config, Identifier([os.getuid()]), self.handlers, self.custody.keys.loaded_resource,
-            self.pool, self.metrics, self.logged.log,
+            [listener], self.config, Identifier([os.getuid()]),
+            intakes(self.handlers, self.custody.keys.loaded_resource), self.pool, self.metrics, self.logged.log, reactor,
         )  # fmt: skip
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(reactor.run)
                 nursery.start_soon(self._server.run)
                 self._server.open(self.pipeline)
                 yield self
                 nursery.cancel_scope.cancel()
         finally:
+            reactor.close()
             listener.close()
             for client in self._clients:
                 client.close()
@@ -200,9 +204,8 @@ class Core:
         return made
 
     def let_go(self, count: int | None = None) -> None:
-        """As a store does: settle, then flush."""
+        """As a store does: settle. The reactor sends what is ready then."""
         self.ledger.let_go(count)
-        self.server.flush()
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Turn the loop until it is so."""

@@ -105,7 +105,6 @@ async def test_requests_leave_nothing_for_the_collector(core: Core) -> None:
             await client.send(b"".join(frame(n, "system.ping", echo=b"x") for n in range(together)))
             await core.until(lambda: len(core.ledger.waiting) == together)
             core.ledger.let_go()
-            core.server.flush()
             for _ in range(together):
                 await client.read()
 
@@ -126,10 +125,8 @@ async def test_answers_leave_as_they_are_ready(core: Core) -> None:
     await client.send(frame(1, "random.bytes", length=8) + frame(2, "random.bytes", length=8))
     await core.until(lambda: len(gates) == 2)
     gates[1].resolve(None)
-    core.server.flush()
     assert (await client.read())[0] == 2
     gates[0].resolve(None)
-    core.server.flush()
     assert (await client.read())[0] == 1
 
 
