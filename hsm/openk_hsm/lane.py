@@ -21,9 +21,20 @@ import trio
 
 from openk_hsm import frames
 from openk_hsm.dialling import Limits, dial
-from openk_hsm.errors import Busy, HsmError, Interrupted, InvalidInput, TimedOut, Unavailable, Untrusted, WrongPin
+from openk_hsm.errors import (
+    Busy,
+    HsmError,
+    Interrupted,
+    InvalidInput,
+    Sealed,
+    TimedOut,
+    Unavailable,
+    Untrusted,
+    WrongPin,
+)
 from openk_hsm.fair_queue import FairQueue
-from openk_hsm.frames import BadFrame
+from openk_hsm.frames import BadFrame, Intent
+from openk_hsm.lane_seal import LaneSeal
 from openk_hsm.link import Cold, Link
 from openk_hsm.pending import Pending, failed, resolved
 from openk_hsm.seam import (
@@ -59,9 +70,16 @@ class WorkerLane:
     """`openk_hsm.seam.Lane` over worker processes. `run` it in a nursery; cancel that to stop. One trio thread."""
 
     def __init__(
-        self, name: str, sockets: Sequence[str], *, limits: Limits | None = None, report: Report = _report_nothing
+        self,
+        name: str,
+        sockets: Sequence[str],
+        *,
+        limits: Limits | None = None,
+        report: Report = _report_nothing,
+        sealed: bool = False,
     ) -> None:
-        """`sockets`: one path for each worker of this token. `report`: events for the log, never with secrets."""
+        """`sockets`: one path for each worker of this token. `report`: events for the log, never with secrets.
+        `sealed`: from the start; `unseal` opens it."""
         self.name = name
         self._limits = limits or Limits()
         self._paths = tuple(sockets)
@@ -77,7 +95,8 @@ class WorkerLane:
         self._since = monotonic()  # when the last worker was there
         self._now = self._since
         self._ever_up = False
-        self._open = True  # False: the breaker fails requests at once
+        self._open = not sealed  # False: the breaker fails requests at once
+        self._seal = LaneSeal(sealed=sealed)
         self._restarts = 0
         self._replayed = 0
         self._pumper: trio.lowlevel.Task | None = None
@@ -143,6 +162,8 @@ class WorkerLane:
 
     @property
     def state(self) -> LaneState:
+        if not self._seal.open or (isinstance(self._refusal, Sealed) and not self._links):
+            return LaneState.SEALED
         if self._links:
             return LaneState.UP
         if isinstance(self._refusal, WrongPin):
@@ -150,6 +171,38 @@ class WorkerLane:
         if not self._open:
             return LaneState.DOWN
         return LaneState.RESTARTING if self._ever_up else LaneState.STARTING
+
+    # --- sealing ---
+
+    def seal(self) -> None:
+        """Fail what waits and what is in flight with daemon.sealed, wipe the hand-off regions, have every worker log
+        out, and refuse whatever comes. Idempotent."""
+        self._seal.close()
+        self._open = False
+        self._fail_waiting(self._seal.error())
+        for link in self._links:
+            link.socket.shutdown(socket.SHUT_RDWR)  # its reader sees the end, and fails what is in flight
+        self._announce()
+
+    def unseal(self) -> Pending[TokenInfo]:
+        """Have the workers log in anew, each with the PIN that it reads from its own source. Settled by the first that
+        has; nothing is served before `admit`. HsmError when one refuses or none comes: sealed as before."""
+        if self._seal.open:
+            return self.info()
+        return self._seal.ask(monotonic())
+
+    def admit(self) -> None:
+        """Serve again, after `unseal` was answered."""
+        self._seal.admit()
+        self._open = True
+        self._refusal = None
+        self._since = monotonic()
+        self._announce()
+
+    @property
+    def logged_out(self) -> int:
+        """Workers that said that they are logged out."""
+        return len(self._seal.logged_out)
 
     # --- running ---
 
@@ -208,6 +261,9 @@ class WorkerLane:
                     self._report("hsm worker hangs", {"lane": self.name})
                     link.socket.shutdown(socket.SHUT_RDWR)  # its reader sees the end
             self._expire_waiting(now)
+            late = self._seal.overdue(now)
+            if late is not None:
+                self._reseal(late)
             if self._links:
                 self._since = now
             elif self._open and now - self._since > self._limits.breaker:
@@ -237,6 +293,8 @@ class WorkerLane:
         changed.set()
 
     def _outage(self) -> HsmError:
+        if not self._seal.open:
+            return self._seal.error()
         refusal = self._refusal
         if refusal is None:
             return Unavailable(f"no worker of {self.name} is there", retry_after=LONGEST_DELAY)
@@ -334,7 +392,7 @@ class WorkerLane:
             try:
                 link = await self._connect(path)
             except HsmError as error:
-                self._refuse(error)
+                self._refuse(error, path)
             except OSError as error:
                 if delay == FIRST_DELAY:
                     self._report("hsm worker not there", {"lane": self.name, "error": error.strerror})
@@ -342,18 +400,31 @@ class WorkerLane:
             else:
                 delay = FIRST_DELAY
                 await self._serve(link)
-            await trio.sleep(delay)
+            await self._seal.rest(delay)
             delay = min(delay * 2, longest)
 
-    def _refuse(self, error: HsmError) -> None:
+    def _refuse(self, error: HsmError, path: str) -> None:
+        if not self._seal.open:
+            if self._seal.refuse(error, path) and not self._links:
+                self._reseal(error)
+            return
         self._report("hsm worker refuses", {"lane": self.name, "code": error.code, "text": str(error)})
         self._refusal = error
-        if isinstance(error, WrongPin) and not self._links and self._open:
+        if isinstance(error, WrongPin | Sealed) and not self._links and self._open:
             self._trip()
+
+    def _reseal(self, why: HsmError) -> None:
+        """A try to unseal has failed."""
+        self._report("hsm unseal failed", {"lane": self.name, "code": why.code, "text": str(why)})
+        self._seal.close(why)
 
     async def _connect(self, path: str) -> Link:
         """Raises OSError when nobody listens, HsmError when the worker says why it does not serve."""
-        link = await dial(path, self._limits)
+        intent = self._seal.intent
+        link = await dial(path, self._limits, intent)
+        if self._seal.intent is Intent.SEAL:  # meanwhile
+            link.close()
+            raise self._seal.error()
         if self._info is not None and link.info.identity != self._info.identity:
             link.close()
             raise Untrusted("a worker serves another token than before")
@@ -379,6 +450,8 @@ class WorkerLane:
             self._since = monotonic()
             left, cold = link.close()
             self._save(left, cold)
+        if not self._seal.open:
+            return
         self._restarts += 1
         self._report("hsm worker lost", {"lane": self.name, "reason": reason, "in_flight": len(left) + len(cold)})
         self.pump()
@@ -386,8 +459,12 @@ class WorkerLane:
     def _arrive(self, link: Link) -> None:
         self._links.append(link)
         self._info = link.info
-        self._ever_up = self._open = True
-        self._refusal = None
+        self._ever_up = True
+        if self._seal.open:
+            self._open = True
+            self._refusal = None
+        else:
+            self._seal.answer(link.info)
         waiters, self._info_waiters = self._info_waiters, []
         for pending in waiters:
             pending.resolve(link.info)
@@ -396,6 +473,12 @@ class WorkerLane:
 
     def _save(self, left: Sequence[Operation], cold: Sequence[Cold]) -> None:
         """What a dead worker had: again, one at a time, unless it died under that alone."""
+        if not self._seal.open:
+            for operation in left:
+                operation.pending.fail(self._seal.error())
+            for call in cold:
+                call.pending.fail(self._seal.error())
+            return
         alone = len(left) == 1
         for operation in left:
             if operation.replays and alone:
