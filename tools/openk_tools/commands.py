@@ -160,8 +160,17 @@ def _options(field: Field) -> list[click.Parameter]:
                 )
             ]
         case Kind.TEXT:
-            return [click.Option([flag, field.name], metavar="TEXT", required=field.required, help=field.summary)]
-        case Kind.TEXTS | Kind.MAP | Kind.LIST:
+            complete = completion.COMPLETERS.get(field.name)
+            return [
+                click.Option(
+                    [flag, field.name],
+                    metavar="TEXT",
+                    required=field.required,
+                    shell_complete=complete,
+                    help=field.summary,
+                )
+            ]
+        case Kind.TEXTS | Kind.MAP | Kind.LIST | Kind.INTEGERS:
             raise AssertionError(field)
 
 

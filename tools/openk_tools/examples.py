@@ -66,6 +66,13 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "secret list": ("openk secret list payments",),
     "secret delete": ("openk secret delete payments/db --version 3", "openk secret delete payments/db --yes"),
+    "hsm list": ("openk hsm list",),
+    "hsm info": ("openk hsm info", "openk hsm info main --json"),
+    "hsm status": ("openk hsm status",),
+    "hsm objects": ("openk hsm objects", "openk hsm objects main --json"),
+    "hsm selftest": ("openk hsm selftest", "openk hsm selftest main --check signature"),
+    "hsm attest": ("openk hsm attest code/release --out release-attestation.pem",),
+    "hsm bench": ("openk hsm bench", "openk hsm bench main --operation p-256 --seconds 10"),
     "policy explain": (
         "openk policy explain key.decrypt payments/card",
         "openk policy explain secret.get payments/db --unit shop.service",
