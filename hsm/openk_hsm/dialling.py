@@ -36,6 +36,12 @@ class Limits:
     total: int = 16384
     loaded_keys: int = 4096
     """Wrapped keys kept in one worker."""
+    keep_alive: float = 20.0
+    """A worker is asked for its health this often, busy or not: a YubiHSM ends sessions that are idle for 30 s."""
+    deaths: int = 3
+    """An operation is quarantined when so many workers died under it, all but the first with nothing else in flight."""
+    quarantine: float = 60.0
+    """For so long the same client's operations of that shape are refused."""
 
 
 async def dial(path: str, limits: Limits, intent: Intent = Intent.OPEN) -> Link:

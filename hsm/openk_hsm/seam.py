@@ -245,7 +245,9 @@ class LaneState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class LaneHealth:
     """`refusal`: code of why the worker that connected last does not serve, else empty. `retry_after`: seconds, while
-    requests are refused at once."""
+    requests are refused at once. Counts since the start: `restarts` of workers; operations `replayed`, `quarantined`
+    (workers died under them), `timed_out`, refused because of full queues (`busy`) or because the breaker was open or
+    such an operation was quarantined (`rejected`); `trips`: how often the breaker opened."""
 
     name: str
     state: LaneState
@@ -256,6 +258,11 @@ class LaneHealth:
     replayed: int
     refusal: str = ""
     retry_after: float | None = None
+    quarantined: int = 0
+    timed_out: int = 0
+    busy: int = 0
+    rejected: int = 0
+    trips: int = 0
 
 
 class Lane(Protocol):
