@@ -10,8 +10,9 @@ from typing import Final
 from yubihsm_emulator.codes import Command
 from yubihsm_emulator.device import Device
 from yubihsm_emulator.door import FAULTS, Door
-from yubihsm_emulator.faults import Action, Plan, PlanError, read_json, read_toml
+from yubihsm_emulator.faults import Action, Plan
 from yubihsm_emulator.link import Link
+from yubihsm_emulator.plan_reader import PlanError, read_json, read_toml
 from yubihsm_emulator.state import StateError
 from yubihsm_emulator.state_file import StateFile
 

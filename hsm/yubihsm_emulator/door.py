@@ -7,8 +7,9 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, cast
 
-from yubihsm_emulator.faults import Plan, PlanError, read_json
+from yubihsm_emulator.faults import Plan
 from yubihsm_emulator.link import Link, LinkLost, Unreachable
+from yubihsm_emulator.plan_reader import PlanError, read_json
 
 CONNECTOR_VERSION: Final = "3.0.5"
 MIN_BODY, MAX_BODY = 3, 3139

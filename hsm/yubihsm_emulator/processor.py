@@ -2,18 +2,17 @@ from collections.abc import Callable
 from typing import Final
 
 from yubihsm_emulator.channel import Channel
-from yubihsm_emulator.codes import ERROR, NOBODY, REPLY, Command, ObjectType
+from yubihsm_emulator.codes import ERROR, NOBODY, REPLY, Command
 from yubihsm_emulator.commands import TABLE
 from yubihsm_emulator.device import Device
 from yubihsm_emulator.errors import DeviceError, ErrorCode
-from yubihsm_emulator.handshake import CHALLENGE_SIZE, POINT_SIZE, Challenge, agree, challenge
 from yubihsm_emulator.log import Event
-from yubihsm_emulator.objects import StoredObject
+from yubihsm_emulator.logins import Logins
 from yubihsm_emulator.options import Audit
 from yubihsm_emulator.reader import Reader
 from yubihsm_emulator.request import Holder, Request
-from yubihsm_emulator.sessions import Sessions, Slot
-from yubihsm_emulator.spec import Spec, field
+from yubihsm_emulator.sessions import Sessions
+from yubihsm_emulator.spec import Spec
 
 MAX_MESSAGE: Final = 3136
 """Bytes of data a frame may carry."""
@@ -63,13 +62,7 @@ class Processor:
         self.meet = meet
         self._save = save
         self._saved = device.version
-        self._claimed = NOBODY  # the key of the session being authenticated, for the log
-        self._handshake: dict[int, Spec] = {
-            Command.CREATE_SESSION: Spec(self._create_session, target=field(0), in_clear=True),
-            Command.AUTHENTICATE_SESSION: Spec(
-                self._authenticate_session, target=lambda _request, _reply: self._claimed, in_clear=True
-            ),
-        }
+        self._logins = Logins(self.sessions).commands
 
     def transceive(self, frame: bytes) -> bytes:
         """The reply to one frame; never raises `DeviceError`."""
@@ -78,7 +71,7 @@ class Processor:
             if command == Command.SESSION_MESSAGE:
                 reply = self._message(data)
             else:
-                spec = self._handshake.get(command) or TABLE.get(command)
+                spec = self._logins.get(command) or TABLE.get(command)
                 reply = self._execute(command, data, CLEAR, spec if spec is not None and spec.in_clear else None)
         except DeviceError as error:
             reply = failure(error.code)
@@ -132,10 +125,13 @@ class Processor:
             if spec.needs and not holder.capabilities & spec.needs:
                 raise DeviceError(ErrorCode.INSUFFICIENT_PERMISSIONS)
             answer = spec.handler(Request(data, holder, self.device))
+            if len(answer) > (MAX_MESSAGE if holder is CLEAR else MAX_INNER):
+                raise DeviceError(ErrorCode.WRONG_LENGTH)
             reply = frame(command | REPLY, answer)
+            result = reply[0]
         except DeviceError as error:
             reply = failure(error.code)
-        result = reply[3] if answer is None else reply[0]
+            result = error.code
         self._log(command, len(data), holder, (spec.target(data, answer), spec.second(data, answer)), result)
         return reply
 
@@ -144,47 +140,10 @@ class Processor:
         if not device.options.logs(command) or command == Command.GET_LOG_ENTRIES:
             return
         if device.log.full and device.options.force_audit is not Audit.OFF:
-            if command in self._handshake:
+            if command in self._logins:
                 device.log.count_login()
             return
         device.log.append(Event(command, length, holder.key_id, *keys, result, device.tick))
-
-    def _create_session(self, request: Request) -> bytes:
-        reader = request.reader()
-        key_id, first = reader.u16(), reader.rest()
-        if len(first) not in {CHALLENGE_SIZE, POINT_SIZE}:
-            raise DeviceError(ErrorCode.WRONG_LENGTH)
-        key = self.device.store.get(ObjectType.AUTHENTICATION_KEY, key_id)
-        if key is None:
-            raise DeviceError(ErrorCode.OBJECT_NOT_FOUND)
-        self.device.enabled(key.algorithm)
-        if (len(key.material) == 32) != (len(first) == CHALLENGE_SIZE):
-            raise DeviceError(ErrorCode.INVALID_DATA)
-        if len(first) == CHALLENGE_SIZE:
-            card_challenge = self.device.random(CHALLENGE_SIZE)
-            begun = challenge(key.material, first, card_challenge)
-            number = self.sessions.allot(Slot(_holder(key), begun))
-            return bytes((number,)) + card_challenge + begun.card_cryptogram
-        agreed = agree(key.material, first, self.device.static_key)
-        number = self.sessions.allot(Slot(_holder(key), agreed.channel))
-        return bytes((number,)) + agreed.point + agreed.receipt
-
-    def _authenticate_session(self, request: Request) -> bytes:
-        self._claimed = NOBODY
-        reader = request.reader()
-        number, answer = reader.u8(), reader.take(2 * CHALLENGE_SIZE)
-        reader.end()
-        slot = self.sessions.get(number)
-        if not isinstance(slot.state, Challenge):
-            raise DeviceError(ErrorCode.INVALID_SESSION)
-        self._claimed = slot.holder.key_id
-        try:
-            slot.state = slot.state.answer(number, answer)
-        except DeviceError:
-            self.sessions.free(number)
-            raise
-        self.sessions.touch(slot)
-        return b""
 
 
 def parse(raw: bytes, limit: int) -> tuple[int, bytes]:
@@ -202,7 +161,3 @@ def frame(command: int, data: bytes) -> bytes:
 
 def failure(code: ErrorCode) -> bytes:
     return frame(ERROR, bytes((code,)))
-
-
-def _holder(key: StoredObject) -> Holder:
-    return Holder(key.id, key.domains, key.capabilities, key.delegated)
