@@ -401,6 +401,17 @@ ROOT_DATA: Final = KeyHandle(
 ROOT_MAC: Final = KeyHandle(
     3, KeySpec(Algorithm.HMAC_SHA_256, Purpose.MAC), Resident("openk-root-mac", b"openk-root-mac")
 )
+ROOT_DATA_CCM: Final = KeyHandle(ROOT_DATA.slot, KeySpec(Algorithm.AES_256_CCM, Purpose.ENCRYPT), ROOT_DATA.source)
 AUDIT_KEY: Final = KeyHandle(4, KeySpec(Algorithm.ED25519, Purpose.SIGN), Resident("openk-audit", b"openk-audit"))
 ROOT: Final = Wrapper(ROOT_KW, ROOT_MAC)
 FIRST_FREE_SLOT: Final = 16
+
+
+def root_data(data: Algorithm) -> KeyHandle:
+    """The root's data key on a token whose `TokenInfo.data` is that."""
+    return ROOT_DATA_CCM if data is Algorithm.AES_256_CCM else ROOT_DATA
+
+
+def roots(data: Algorithm) -> tuple[KeyHandle, KeyHandle, KeyHandle, KeyHandle]:
+    """The keys that `openk-hsm init` makes on such a token."""
+    return ROOT_KW, root_data(data), ROOT_MAC, AUDIT_KEY
