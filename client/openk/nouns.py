@@ -14,6 +14,8 @@ class System(Space[M]):
     health = Verb(system.health)
     info = Verb(system.info)
     metrics = Verb(system.metrics)
+    seal = Verb(system.seal)
+    unseal = Verb(system.unseal)
 
 
 class Vaults(Space[M]):

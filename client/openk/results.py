@@ -318,6 +318,14 @@ class PolicyExplanation:
 
 
 @dataclass(frozen=True, slots=True)
+class SealState:
+    """`hsms`: those that logged in anew."""
+
+    sealed: bool
+    hsms: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyEpoch:
     epoch: int
     policies: int

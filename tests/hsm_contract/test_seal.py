@@ -67,7 +67,7 @@ async def test_a_sealed_worker_ends_and_its_successor_waits_without_the_pin(star
         for pending in flying:
             with pytest.raises(Sealed):
                 await answer(pending)
-        assert lane.state is LaneState.SEALED
+        assert lane.health().state is LaneState.SEALED
         pin = started.token.pin_file.read_bytes()
         started.token.pin_file.unlink()  # whoever reads it now fails
         started.start()
@@ -76,7 +76,7 @@ async def test_a_sealed_worker_ends_and_its_successor_waits_without_the_pin(star
             await answer(lane.submit(mac()))
         with pytest.raises(WrongPin):
             await answer(lane.unseal())
-        assert lane.state is LaneState.SEALED
+        assert lane.health().state is LaneState.SEALED
         assert await started.ended() == RETRY  # a fresh process for the next try
         started.token.pin_file.write_bytes(pin)
         started.start()
@@ -84,7 +84,7 @@ async def test_a_sealed_worker_ends_and_its_successor_waits_without_the_pin(star
         with pytest.raises(Sealed):  # logged in, and nothing is served yet
             await answer(lane.submit(mac()))
         lane.admit()
-        assert lane.state is LaneState.UP
+        assert lane.health().state is LaneState.UP
         assert await answer(lane.submit(mac())) == expected
         assert info.identity == (await answer(lane.info())).identity
 
@@ -111,7 +111,7 @@ async def test_another_daemon_finds_the_worker_sealed(started: Restarter) -> Non
     async with lane_over([started.socket]) as other:
         with pytest.raises(Sealed):
             await other.ready()
-        assert other.state is LaneState.SEALED
+        assert other.health().state is LaneState.SEALED
 
 
 async def test_an_operator_takes_the_seal_off_without_a_daemon(started: Restarter) -> None:
@@ -135,5 +135,5 @@ async def test_unsealing_without_a_worker_fails_in_time(tmp_path: Path, monkeypa
         nursery.start_soon(lane.run)
         with pytest.raises(HsmError, match="no worker"):
             await answer(lane.unseal())
-        assert lane.state is LaneState.SEALED
+        assert lane.health().state is LaneState.SEALED
         nursery.cancel_scope.cancel()
