@@ -21,8 +21,7 @@ from openk_daemon.hierarchy.records import INTENT, KEY, KEY_VERSION, VAULT, KeyB
 from openk_daemon.keys.keyring import object_label
 from openk_daemon.keys.state import version_id
 from openk_daemon.keys.suites import Protection
-from openk_hsm.provision import ROOTS
-from openk_hsm.seam import AUDIT_KEY, ObjectInfo, Resident
+from openk_hsm.seam import AUDIT_KEY, ObjectInfo, Resident, roots
 
 KEYS_MOST: Final = 50_000
 """Keys that one request looks at: about a second of an HSM that opens 50,000 records a second."""
@@ -83,9 +82,11 @@ class Census:
     async def take(self, hsm: str) -> Report:
         """`hsm`: as records name it. Raises HsmError, StoreError, Refusal(store.damaged)."""
         # Records first: what is made meanwhile is then an object with a record, and nothing seems to be missing.
-        expected: dict[Identity, Owner] = {_resident(root.source): _root_owner(root.source) for root in ROOTS}
+        lane = self._hierarchy.hsms.of(hsm)
+        made = roots((await lane.info()).data)
+        expected: dict[Identity, Owner] = {_resident(root.source): _root_owner(root.source) for root in made}
         keys = await self._walk(hsm, expected)
-        objects = await self._hierarchy.hsms.of(hsm).objects()
+        objects = await lane.objects()
         rows = await self._judge(objects, expected)
         seen = {(found.label, found.id) for found in objects}
         rows += [_missing(identity, owner) for identity, owner in expected.items() if identity not in seen]
