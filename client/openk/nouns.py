@@ -1,5 +1,5 @@
-"""Every method of every client: the nouns, each a list of its verbs. Methods of `Calls[Runner]` return results, those of
-`Calls[AsyncRunner]` are awaited, those of `Calls[LateRunner]` return futures (see `verbs`)."""
+"""Every method of every client: the nouns, each a list of its verbs. What `Calls[Runner]` has returns results, what
+`Calls[AsyncRunner]` has is awaited, what `Calls[LateRunner]` has returns futures (see `verbs`)."""
 
 from __future__ import annotations
 

@@ -179,8 +179,8 @@ class SecretDeleted:
 
 @dataclass(frozen=True, slots=True)
 class Hsm:
-    """`state`: starting, up, restarting, down or latched. `workers`: connected now, of those that are configured. What
-    says which token it is is None until a worker has connected."""
+    """`state`: starting, up, restarting, down, latched, diverged or sealed. `workers`: connected now, of those that are
+    configured. What says which token it is is None until a worker has connected."""
 
     hsm: str
     state: str
@@ -225,7 +225,9 @@ class HsmInfo:
 @dataclass(frozen=True, slots=True)
 class HsmStatus:
     """`breaker`: requests are refused at once. `latched`: the PIN was wrong and is not tried again. `retry_after`:
-    milliseconds, where the daemon knows. `advice`: what to do next, empty where nothing is."""
+    milliseconds, where the daemon knows. `advice`: what to do next, empty where nothing is. Counts since the daemon
+    started: `restarts` of workers; operations `replayed`, `quarantined` (workers died under them), `timed_out`, refused
+    by full queues (`busy`) or by breaker or quarantine (`rejected`); `trips` of the breaker."""
 
     hsm: str
     state: str
@@ -235,6 +237,11 @@ class HsmStatus:
     in_flight: int
     restarts: int
     replayed: int
+    quarantined: int
+    timed_out: int
+    busy: int
+    rejected: int
+    trips: int
     breaker: bool
     latched: bool
     retry_after: int | None

@@ -37,6 +37,7 @@ from openk_hsm.seam import (
     TokenInfo,
     Wrapped,
     Wrapper,
+    root_data,
 )
 
 Check = Callable[[], Coroutine[Pending[object], None, str]]
@@ -50,13 +51,16 @@ _MESSAGE: Final = b"openk.selftest.1\x00"
 """Before everything that root keys are asked to answer: no checkpoint, name or binding begins so."""
 _CONTEXT: Final = b"openk.selftest.1\x00context"
 _OTHER: Final = b"openk.selftest.1\x00another"
-_TAG: Final = 16
 _NONCE: Final = 12
-
 _MAC: Final = KeySpec(Algorithm.HMAC_SHA_256, Purpose.MAC)
 _SIGN: Final = KeySpec(Algorithm.P256, Purpose.SIGN)
 _AGREE: Final = KeySpec(Algorithm.P256, Purpose.AGREE)
-_DATA: Final = KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT)
+_WAYS: Final = {
+    Algorithm.AES_256_GCM: (Mechanism.AES_GCM, _NONCE, 16),
+    Algorithm.AES_256_CBC_HMAC: (Mechanism.AES_CBC_HMAC, _NONCE, 48),
+    Algorithm.AES_256_CCM: (Mechanism.WRAP_DATA, 0, 62),
+}
+"""How a token seals data: mechanism, bytes of the nonce it is given, most bytes that a ciphertext is longer."""
 
 
 class Verdict(StrEnum):
@@ -139,7 +143,7 @@ class Selftest:
         return f"two draws of {DRAW} bytes differ"
 
     async def _hmac(self) -> str:
-        key = KeyHandle(ROOT_MAC.slot, ROOT_MAC.spec, ROOT_MAC.source, self._root.mac.hsm)
+        key = self._at_root(ROOT_MAC)
         short, long = _MESSAGE + b"short", _MESSAGE + bytes(1000)
         answers = [await self._mac(key, data) for data in (short, short, long)]
         _must(all(len(answer) == 32 for answer in answers), "an HMAC has another length than 32 bytes")
@@ -152,7 +156,7 @@ class Selftest:
         if not isinstance(public, ed25519.Ed25519PublicKey):
             raise _Wrong("the audit key is no Ed25519 key")
         message = _MESSAGE + await self._draw()
-        key = KeyHandle(AUDIT_KEY.slot, AUDIT_KEY.spec, AUDIT_KEY.source, self._root.mac.hsm)
+        key = self._at_root(AUDIT_KEY)
         signature = await self._answer(Operation(OpCode.SIGN, 64, key, Mechanism.EDDSA, message))
         _must(_holds(lambda: public.verify(signature, message)), "its signature does not verify")
         _must(
@@ -265,15 +269,24 @@ class Selftest:
 
     async def _sealed(self) -> tuple[KeyHandle, Mechanism, bytes, bytes, bytes]:
         """A ciphertext with what opens it: key, mechanism, ciphertext, nonce, plaintext."""
+        mechanism, size, longer = _WAYS[self._info.data]
         plain = _MESSAGE + await self._draw()
-        key = self._load(_DATA, await self._generate(_DATA))
-        nonce = (await self._draw())[:_NONCE]
-        operation = Operation(
-            OpCode.ENCRYPT, len(plain) + _TAG, key, Mechanism.AES_GCM, plain, aad=_CONTEXT, param=nonce
-        )
+        key = await self._data_key()
+        nonce = (await self._draw())[:size]
+        operation = Operation(OpCode.ENCRYPT, len(plain) + longer, key, mechanism, plain, aad=_CONTEXT, param=nonce)
         sealed = await self._answer(operation)
         _must(plain not in sealed, "the plaintext is in the ciphertext")
-        return key, Mechanism.AES_GCM, sealed, nonce, plain
+        return key, mechanism, sealed, nonce, plain
+
+    async def _data_key(self) -> KeyHandle:
+        """One for this check alone; where a token cannot wrap such keys, root's, whose nonces are the token's own."""
+        spec = KeySpec(self._info.data, Purpose.ENCRYPT)
+        if self._info.data is Algorithm.AES_256_CCM:
+            return self._at_root(root_data(self._info.data))
+        return self._load(spec, await self._lane.generate(spec, self._root, _CONTEXT))
+
+    def _at_root(self, key: KeyHandle) -> KeyHandle:
+        return KeyHandle(key.slot, key.spec, key.source, self._root.mac.hsm)
 
     async def _open(
         self, key: KeyHandle, mechanism: Mechanism, sealed: bytes, nonce: Buffer, context: bytes, room: int

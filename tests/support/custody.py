@@ -79,16 +79,18 @@ class Custody:
         self,
         *,
         lane: Lane | None = None,
+        hsms: Hsms | None = None,
         store: Store | None = None,
         pool: Pool = POOL,
         limits: KeyLimits | None = None,
         vaults_kept: int = 256,
     ) -> None:
+        """`hsms`: instead of one `lane`."""
         self.clock = Clock()
-        self.lane = lane or InlineLane(SoftwareBackend(allow=True))
+        hsms = hsms or Hsms.single(lane or InlineLane(SoftwareBackend(allow=True)))
+        self.lane = hsms.lane
         self.store = store or MemoryStore()
         self.pool = pool
-        hsms = Hsms.single(self.lane)
         self.failed: list[Finding] = []
         """Checks of `hsm.selftest` that failed."""
         self.hierarchy = Hierarchy(hsms, self.store, self.clock.wall, vaults_kept=vaults_kept)
@@ -100,7 +102,7 @@ class Custody:
             **SecretHandlers(self.hierarchy, pool).handlers(),
             **RandomHandlers(self.lane, pool).handlers(),
             **HsmHandlers(
-                hsms, {self.lane.name: 1}, self.keyring, lambda _, found: self.failed.append(found)
+                hsms, dict.fromkeys(hsms, 1), self.keyring, lambda _, found: self.failed.append(found)
             ).handlers(),
         }
 

@@ -53,7 +53,7 @@ def _list() -> Leaf:
         table(columns, [[_workers(row) if name == "workers" else cell(row.get(name)) for name in columns]
                         for row in rows_of(answer, "hsms")])  # fmt: skip
 
-    return _leaf("list", list_hsms, "List the HSMs that are configured, and which token each of them is.")
+    return _leaf("list", list_hsms, "List the HSMs with the token of each.")
 
 
 def _workers(row: Answer) -> str:
@@ -79,8 +79,8 @@ def _info() -> Leaf:
         table(columns, [[cell(row.get(name)) for name in columns] for row in rows_of(answer, "keys")], "  ")
 
     text = (
-        "What the token is, what it can do, and which protection is possible for which key. The token was probed: what "
-        "stands here works, whatever its manual says."
+        "What the token is and can do. It was probed: what stands here works, whatever its manual says. The table "
+        "tells for each key which protections are possible on it."
     )
     return _leaf("info", info, text, hsm_argument())
 
@@ -98,24 +98,32 @@ def _status() -> Leaf:
         context.exit(max((_judge(row) for row in rows), default=_FAILED))
 
     text = (
-        "How the HSMs are: their state, what waits for them, and what to do next where something is wrong. "
+        "How the HSMs are, and what to do next. `starting` and `restarting`: requests wait for a worker. `down`: they "
+        "are refused at once. `latched`: the token refused the PIN, which is not tried again. "
         "Exit status 0: all is well, 1: degraded, 69: an HSM refuses requests."
     )
     return _leaf("status", status, text, hsm_argument())
 
 
+_WAITING: Final = ("queued", "in_flight")
+_TOLD: Final = ("restarts", "replayed", "quarantined", "timed_out", "busy", "rejected", "trips")
+"""Counts that say something only where they are not 0."""
+
+
 def _show_status(rows: Sequence[Answer]) -> None:
-    columns = ("hsm", "state", "workers", "queued", "in flight", "restarts", "replayed", "retry after")
-    shown: list[list[str]] = []
+    told = [name for name in _TOLD if any(row.get(name) for row in rows)]
+    counts = (*_WAITING, *told)
+    columns = ("hsm", "state", "workers", *(name.replace("_", " ") for name in counts))
+    table(
+        columns,
+        [[cell(row.get("hsm")), cell(row.get("state")), _workers(row), *(cell(row.get(name)) for name in counts)]
+         for row in rows],
+    )  # fmt: skip
     for row in rows:
-        wait = row.get("retry_after")
-        rest = [cell(row.get(name)) for name in ("queued", "in_flight", "restarts", "replayed")]
-        after = f"{wait / 1000:g} s" if isinstance(wait, int) else "-"
-        shown.append([cell(row.get("hsm")), cell(row.get("state")), _workers(row), *rest, after])
-    table(columns, shown)
-    for row in rows:
-        if advice := row.get("advice"):
-            click.echo(f"{cell(row.get('hsm'))}: {cell(advice)}")
+        advice, wait = row.get("advice"), row.get("retry_after")
+        again = f" (clients are told to ask again after {wait / 1000:g} s)" if isinstance(wait, int) else ""
+        if advice:
+            click.echo(f"{cell(row.get('hsm'))}: {cell(advice)}{again}")
 
 
 def _judge(row: Answer) -> int:
@@ -140,7 +148,7 @@ def _objects() -> Leaf:
         context.exit(_DEGRADED if any(answer.get(state) for state in ("unknown", "missing", "doubled")) else 0)
 
     text = (
-        "The objects on the token, each matched with what openk knows. `unknown`: openk did not make it and leaves it "
+        "Who owns which object of the token. `unknown`: openk did not make it and leaves it "
         "alone. `missing`: a key whose object has gone, so it cannot be used. `doubled`: two objects under one name, "
         "of which openk uses neither. Exit status 0: each is known and there, 1: not so."
     )
@@ -193,8 +201,9 @@ def _selftest() -> Leaf:
         context.exit(_DEGRADED if failed else 0)
 
     text = (
-        "Known-answer tests through the daemon, the worker and the HSM. They make keys of their own, which are gone "
-        "when they end; nothing stays on the token. Exit status 0: no check failed, 1: one did."
+        "Test an HSM by known answers. The tests go through the daemon, the worker and the device. They make keys of "
+        "their own, which are gone when they end; nothing stays on the token. "
+        "Exit status 0: no check failed, 1: one did."
     )
     only = click.Option(["--check"], type=click.Choice(HSM_CHECKS), metavar="CHECK",
                         help=f"Only this one: {', '.join(HSM_CHECKS)}.")  # fmt: skip
@@ -244,9 +253,9 @@ def _attest() -> Leaf:
         ),
     )
     text = (
-        "The certificates by which the device vouches that a resident key was made in it and cannot leave it: the "
-        "key's own first. Compare its public key with `openk key public`, and verify the chain up to the maker's root "
-        "certificate, which must come from the maker. PKCS#11 tokens do not vouch for keys."
+        "Certificates by which a device vouches for a key. They say that a resident key was made in it and cannot "
+        "leave it; the key's own comes first. Compare its public key with `openk key public`, and verify the chain up "
+        "to the maker's root certificate, which must come from the maker. PKCS#11 tokens do not vouch for keys."
     )
     return _leaf("attest", attest, text, *params)
 

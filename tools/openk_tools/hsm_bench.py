@@ -88,9 +88,9 @@ def bench(where: click.Argument) -> Leaf:
             _show(figures)
 
     text = (
-        "Measure operations of the HSM from the daemon's side, one at a time: what a single client can have of it, "
-        "network and audit left out. Clients are served in between, and slow the figures down. Several at a time, and "
-        "several workers, do more: see bench/."
+        "Measure how fast an HSM is. One operation at a time, from the daemon to the device and back, without policy, "
+        "audit and the client's socket. Clients are served in between, and slow the figures down. Several at a time, "
+        "and several workers, do more: see bench/."
     )
     params = (
         where,

@@ -203,7 +203,8 @@ _TABLE: Final = (
                    _out("keys", "Each: algorithm, purpose, resident, wrapped, cached: which protections are possible.", Kind.LIST))),
     Method("hsm.status", "How the HSMs are, and what to do about it.", "System", None,
            (Field("hsm", Kind.TEXT, "Only this one.", required=False, most=32),),
-           result=(_out("hsms", "Each: hsm, state (starting, up, restarting, down, latched), workers, configured, queued, in_flight, restarts, replayed, "
+           result=(_out("hsms", "Each: hsm, state (starting, up, restarting, down, latched, diverged, sealed), workers, configured, queued, in_flight; "
+                                "since the start: restarts, replayed, quarantined, timed_out, busy, rejected, trips (of the breaker); "
                                 "breaker (open: requests are refused at once), latched (a wrong PIN is not tried again), "
                                 "retry_after (milliseconds, or nil), advice.", Kind.LIST),)),
     Method("hsm.objects", "The token's objects, each matched to what openk knows: what nobody knows, and what is missing.", "System", None, (_HSM,),

@@ -37,9 +37,13 @@ _ADVICE: Final = {
     LaneState.DOWN: "Requests are refused at once. Device, cable, network, the vendor's daemon; then the worker's log "
     "(`journalctl -u 'openk-hsm@*'`). It comes back by itself.",
     LaneState.LATCHED: CODES["hsm.pin"].advice,
+    LaneState.DIVERGED: "Its root keys are not those of its group, so it is not used: restored from an old backup, or "
+    "set up on its own? Give it the group's root keys, or take it out of the group.",
     LaneState.SEALED: CODES["daemon.sealed"].advice,
 }
-_REFUSED: Final = frozenset({LaneState.DOWN, LaneState.LATCHED, LaneState.SEALED})
+_REFUSED: Final = frozenset({LaneState.DOWN, LaneState.LATCHED, LaneState.DIVERGED, LaneState.SEALED})
+_SETTLED: Final = frozenset({LaneState.LATCHED, LaneState.DIVERGED, LaneState.SEALED})
+"""Whoever reads of these states knows why, whatever the last worker said."""
 
 
 class HsmHandlers:
@@ -221,6 +225,11 @@ class HsmHandlers:
             "in_flight": health.in_flight,
             "restarts": health.restarts,
             "replayed": health.replayed,
+            "quarantined": health.quarantined,
+            "timed_out": health.timed_out,
+            "busy": health.busy,
+            "rejected": health.rejected,
+            "trips": health.trips,
             "breaker": health.state in _REFUSED,
             "latched": health.state is LaneState.LATCHED,
             "retry_after": None if wait is None else round(1000 * wait),
@@ -253,7 +262,7 @@ def _advice(health: LaneHealth, configured: int) -> str:
     if health.state is LaneState.UP:
         missing = configured - health.workers
         return f"{missing} of {configured} workers are missing: their logs say why." if missing > 0 else ""
-    if health.refusal in CODES and health.state is not LaneState.LATCHED:
+    if health.refusal in CODES and health.state not in _SETTLED:
         refused = CODES[health.refusal]
         return f"{refused.meaning} {refused.advice}"
     return _ADVICE[health.state]

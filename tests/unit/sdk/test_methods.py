@@ -48,7 +48,8 @@ ROWS = {
     },
 }
 _HSM = {"hsm": "main", "state": "up", "workers": 1, "configured": 1}
-_COUNTS = {"queued": 0, "in_flight": 0, "restarts": 0, "replayed": 0}
+_COUNTED = ("queued", "in_flight", "restarts", "replayed", "quarantined", "timed_out", "busy", "rejected", "trips")
+_COUNTS = dict.fromkeys(_COUNTED, 0)
 ROWS_OF: dict[str, dict[str, dict[str, object]]] = {
     "hsm.list": {"hsms": {**_HSM, "label": "t"}},
     "hsm.status": {"hsms": {**_HSM, **_COUNTS, "breaker": False, "latched": False, "advice": ""}},
