@@ -85,6 +85,12 @@ class Reply:
             raise Misfit(name)
         return value
 
+    def optional_text(self, name: str) -> str | None:
+        return self.text(name) if self.has(name) else None
+
+    def optional_integer(self, name: str) -> int | None:
+        return self.integer(name) if self.has(name) else None
+
     def flag(self, name: str) -> bool:
         value = self._answer.get(name)
         if not isinstance(value, bool):
@@ -130,3 +136,12 @@ class Reply:
         if not isinstance(value, list) or not all(isinstance(element, str) for element in value):
             raise Misfit(name)
         return [element for element in value if isinstance(element, str)]
+
+    def integers(self, name: str) -> list[int]:
+        value = self._answer.get(name)
+        if not isinstance(value, list):
+            raise Misfit(name)
+        found = [element for element in value if isinstance(element, int) and not isinstance(element, bool)]
+        if len(found) != len(value):
+            raise Misfit(name)
+        return found

@@ -10,11 +10,12 @@ from typing import Final, TypeVar
 from openk.answers import Value
 from openk.errors import Error, Interrupted, Unreachable
 from openk.link import Broken, Deadline, Link
-from openk.now import Calls
+from openk.nouns import Calls
 from openk.operation import Operation
 from openk.pipeline import Pipeline
 from openk.pool import Pool
 from openk.socket_path import DEFAULT_TIMEOUT, find_socket
+from openk.verbs import Runner
 
 R = TypeVar("R")
 
@@ -25,7 +26,7 @@ PATIENCE: Final = 2.0
 _PAUSE: Final = 0.05
 
 
-class Client(Calls):
+class Client(Calls[Runner]):
     """A daemon on this host. Threads may share it; close it, or use `with`.
 
         with openk.Client() as client:
@@ -59,7 +60,7 @@ class Client(Calls):
     def close(self) -> None:
         self._pool.close()
 
-    def within(self, timeout: float | None) -> Calls:
+    def within(self, timeout: float | None) -> Calls[Runner]:
         """The same methods with another timeout: client.within(2).key.sign(...)"""
         return Calls(_Bounded(self, timeout))
 

@@ -8,10 +8,11 @@ from typing import Any, Protocol, TypeVar
 
 from openk.errors import Error, Interrupted
 from openk.future import Future
-from openk.later import Calls
 from openk.link import Broken, Deadline, Link
+from openk.nouns import Calls
 from openk.operation import Operation
 from openk.pool import Pool
+from openk.verbs import LateRunner
 
 R = TypeVar("R")
 
@@ -22,7 +23,7 @@ class Again(Protocol):
         ...
 
 
-class Pipeline(Calls):
+class Pipeline(Calls[LateRunner]):
     """Of one thread. Its methods send and return a Future at once, but wait while `window` are outstanding; the
     end of the `with` block waits for all. Results come from `Future.result`, and errors too. Bytes given to a
     method must not change until its result is there. When the connection breaks, what was not answered

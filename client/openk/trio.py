@@ -10,14 +10,15 @@ from typing import Final, TypeVar
 import trio
 
 from openk.answers import Value
-from openk.awaited import Calls
 from openk.calls.system import hello
 from openk.client import ATTEMPTS, PATIENCE
 from openk.conversation import Conversation
 from openk.errors import Error, Interrupted, TimedOut, Unintelligible, Unreachable
 from openk.link import Broken, behind, settle, unreachable
+from openk.nouns import Calls
 from openk.operation import Operation
 from openk.socket_path import DEFAULT_TIMEOUT, find_socket
+from openk.verbs import AsyncRunner
 
 __all__ = ["Client"]
 
@@ -27,7 +28,7 @@ _PIECES_MOST: Final = 512
 _PAUSE: Final = 0.05
 
 
-class Client(Calls):
+class Client(Calls[AsyncRunner]):
     """A daemon on this host: one connection that any number of tasks share.
 
         async with openk.trio.Client() as client:
@@ -62,7 +63,7 @@ class Client(Calls):
             nursery.cancel_scope.cancel()
         await self._stack.aclose()
 
-    def within(self, timeout: float | None) -> Calls:
+    def within(self, timeout: float | None) -> Calls[AsyncRunner]:
         """The same methods with another timeout: await client.within(2).key.sign(...)"""
         return Calls(_Bounded(self, timeout))
 

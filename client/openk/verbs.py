@@ -1,20 +1,23 @@
-"""How a function that makes an operation becomes a method: of a client that returns the result (`Now`), of one that
-is awaited (`Awaited`), of a pipeline that promises it (`Later`).
+"""How a function that makes an operation becomes a method: of a client that returns the result, of one that is
+awaited, of a pipeline that promises it. One list of methods (`nouns`) serves all three.
 
-A verb is a descriptor; each namespace is a list of them. Parameters and result types are those of the function.
+A noun is a `Space[M]`, where M is the kind of runner it has: `Runner`, `AsyncRunner` or `LateRunner`. A verb is a
+descriptor in it, whose overloads give the method of each kind its return type. Parameters and result types are those
+of the function.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from inspect import iscoroutinefunction
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from openk.future import Future
 from openk.operation import Operation
 
 P = ParamSpec("P")
 R = TypeVar("R")
-C = TypeVar("C", bound=Callable[..., object])
+M = TypeVar("M")
 
 
 class Runner(Protocol):
@@ -34,24 +37,10 @@ class LateRunner(Protocol):
     def run(self, operation: Operation[R], /) -> Future[R]: ...
 
 
-class NowSpace:
-    """The methods of one noun, blocking."""
+class Space(Generic[M]):
+    """The methods of one noun, done by `runner`."""
 
-    def __init__(self, runner: Runner) -> None:
-        self.runner = runner
-
-
-class AwaitedSpace:
-    """The methods of one noun, awaited."""
-
-    def __init__(self, runner: AsyncRunner) -> None:
-        self.runner = runner
-
-
-class LaterSpace:
-    """The methods of one noun, in a pipeline."""
-
-    def __init__(self, runner: LateRunner) -> None:
+    def __init__(self, runner: M) -> None:
         self.runner = runner
 
 
@@ -66,58 +55,40 @@ class Verb(Generic[P, R]):
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def keep(self, space: object, call: C) -> C:
-        """Made once for each namespace object, with the signature and help of the function behind it."""
-        call.__name__ = self._name
-        call.__doc__ = self.__doc__
-        call.__dict__["__wrapped__"] = self.make
-        space.__dict__[self._name] = call
-        return call
-
-
-class Now(Verb[P, R]):
     @overload
     def __get__(self, space: None, owner: type) -> Verb[P, R]: ...
     @overload
-    def __get__(self, space: NowSpace, owner: type) -> Callable[P, R]: ...
-    def __get__(self, space: NowSpace | None, owner: type) -> Verb[P, R] | Callable[P, R]:
+    def __get__(self, space: Space[Runner], owner: type) -> Callable[P, R]: ...
+    @overload
+    def __get__(self, space: Space[AsyncRunner], owner: type) -> Callable[P, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __get__(self, space: Space[LateRunner], owner: type) -> Callable[P, Future[R]]: ...
+    def __get__(
+        self, space: Space[Runner] | Space[AsyncRunner] | Space[LateRunner] | None, owner: type
+    ) -> Verb[P, R] | Callable[P, R] | Callable[P, Coroutine[Any, Any, R]] | Callable[P, Future[R]]:
+        """The method, made once for each object, with the signature and help of the function behind it."""
         if space is None:
             return self
-        run, make = space.runner.run, self.make
+        method = self._awaited(space.runner) if iscoroutinefunction(space.runner.run) else self._called(space.runner)
+        method.__name__ = self._name
+        method.__doc__ = self.__doc__
+        method.__dict__["__wrapped__"] = self.make
+        space.__dict__[self._name] = method
+        return method
 
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+    # Any: whether the result comes at once, as a future or is awaited, the overloads above say.
+    def _called(self, runner: Runner | AsyncRunner | LateRunner) -> Callable[P, Any]:
+        run, make = runner.run, self.make
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> object:
             return run(make(*args, **kwargs))
 
-        return self.keep(space, call)
+        return call
 
-
-class Awaited(Verb[P, R]):
-    @overload
-    def __get__(self, space: None, owner: type) -> Verb[P, R]: ...
-    @overload
-    def __get__(self, space: AwaitedSpace, owner: type) -> Callable[P, Coroutine[Any, Any, R]]: ...
-    def __get__(self, space: AwaitedSpace | None, owner: type) -> Verb[P, R] | Callable[P, Coroutine[Any, Any, R]]:
-        if space is None:
-            return self
-        run, make = space.runner.run, self.make
+    def _awaited(self, runner: Runner | AsyncRunner | LateRunner) -> Callable[P, Any]:
+        run, make = cast(AsyncRunner, runner).run, self.make
 
         async def call(*args: P.args, **kwargs: P.kwargs) -> R:
             return await run(make(*args, **kwargs))
 
-        return self.keep(space, call)
-
-
-class Later(Verb[P, R]):
-    @overload
-    def __get__(self, space: None, owner: type) -> Verb[P, R]: ...
-    @overload
-    def __get__(self, space: LaterSpace, owner: type) -> Callable[P, Future[R]]: ...
-    def __get__(self, space: LaterSpace | None, owner: type) -> Verb[P, R] | Callable[P, Future[R]]:
-        if space is None:
-            return self
-        run, make = space.runner.run, self.make
-
-        def call(*args: P.args, **kwargs: P.kwargs) -> Future[R]:
-            return run(make(*args, **kwargs))
-
-        return self.keep(space, call)
+        return call

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from openk_daemon.config_development import development
 from openk_daemon.config_file import load
-from openk_daemon.config_values import Audit, Cache, Config, ConfigError, Hsm, Limits, Log, Metrics, Socket
+from openk_daemon.config_values import Audit, Cache, Config, ConfigError, Hardening, Hsm, Limits, Log, Metrics, Socket
 
 __all__ = [
     "Audit",
     "Cache",
     "Config",
     "ConfigError",
+    "Hardening",
     "Hsm",
     "Limits",
     "Log",

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from openk_daemon.config_values import SOCKET_PATH_MOST, Config, ConfigError, Hsm, Log, Socket
-from openk_daemon.policy.shipped import shipped_policies
+from openk_daemon.policy.shipped import SCHEMA, shipped_policies
 
 
 def development(folder: Path, workers: int = 1) -> Config:
@@ -40,8 +40,20 @@ def _furnish(folder: Path, config: Config) -> None:
         config.state.mkdir(mode=0o700, exist_ok=True)
         if not config.policies.exists():
             _copy_policies(config.policies)
+        _renew_schema(config.policies)
     except OSError as error:
         raise ConfigError([f"{error.filename or folder}: {error.strerror}: choose another folder for --dev"]) from error
+
+
+def _renew_schema(policies: Path) -> None:
+    """The schema belongs to the version of openk, and not to whoever edits the policies: after an upgrade it is
+    replaced, or openkd would not start in a folder that was made before."""
+    kept, current = policies / SCHEMA, (shipped_policies() / SCHEMA).read_bytes()
+    if kept.exists() and kept.read_bytes() != current:
+        partial = kept.with_name(f"{SCHEMA}.partial")
+        partial.write_bytes(current)
+        partial.chmod(0o600)
+        partial.rename(kept)
 
 
 def _copy_policies(target: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Final, cast, get_args, get_type_hints
 import msgspec
 from msgspec import NODEFAULT, inspect
 
-from openk_daemon.config_values import Audit, Cache, Config, Hsm, Limits, Log, Metrics, Socket
+from openk_daemon.config_values import Audit, Cache, Config, Hardening, Hsm, Limits, Log, Metrics, Socket
 
 _TABLES: Final[tuple[tuple[str, type[msgspec.Struct]], ...]] = (
     ("", Config),
@@ -20,6 +20,7 @@ _TABLES: Final[tuple[tuple[str, type[msgspec.Struct]], ...]] = (
     ("audit", Audit),
     ("log", Log),
     ("metrics", Metrics),
+    ("hardening", Hardening),
 )
 _HEAD: Final = """\
 # Configuration of openkd

@@ -194,6 +194,18 @@ class Metrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     socket: Annotated[Path | None, Meta(description="A Unix socket that speaks HTTP; none when left out.")] = None
 
 
+class Hardening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How openkd defends itself beyond what it always does (docs/threat-model.md)."""
+
+    on_tracer: Annotated[
+        Literal["log", "seal", "exit"],
+        Meta(
+            description="When another process traces openkd, which only root can: tell of it; seal, until an operator "
+            "unseals; or wipe every key and end with status 78. Workers have --on-tracer of their own."
+        ),
+    ] = "log"
+
+
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of it. Paths are absolute. Valid as it stands: whoever holds one need not check it again."""
 
@@ -220,6 +232,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     audit: Audit = field(default_factory=Audit)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
+    hardening: Hardening = field(default_factory=Hardening)
     development: bool = False
     """True only for `openkd --dev`; no file can set it. It permits what production refuses (the software HSM)."""
 

@@ -385,6 +385,13 @@ class Connection:
         else:
             self._cut_off("request.timeout", "the message did not arrive completely in time")
 
+    def drop_secrets(self) -> None:
+        """The daemon is sealed: keep no unsent answer that holds a secret, and no half-received message."""
+        if self._leases:
+            self.close()
+        elif self._lease is not None and self._arriving:
+            self._cut_off("daemon.sealed", "the daemon was sealed while the message arrived")
+
     def _cut_off(self, code: str, reason: str) -> None:
         """Refuse the message that is arriving, and take no more."""
         msgid = None if self._lease is None else read_msgid(self._lease.view[self._begin : self._end])

@@ -6,7 +6,7 @@ name is a mistake that must be told before anything is made with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -21,7 +21,7 @@ from openk_hsm.errors import HsmError
 from openk_hsm.lane import WorkerLane
 from openk_hsm.pending import Flow, settle
 from openk_hsm.reactor import Reactor
-from openk_hsm.seam import TokenInfo
+from openk_hsm.seam import LaneState, TokenInfo
 
 IDENTITY: Final = "hsm-identity"
 """Kind of the records that bind a store to its HSMs: id is the HSM's name (as records have it), body the identity."""
@@ -35,9 +35,23 @@ Commit = Callable[[str, Write], Flow[None]]
 class Lanes:
     """Every configured HSM's lane, running in `nursery` until that is cancelled."""
 
-    def __init__(self, nursery: trio.Nursery, config: Config, log: Log, reactor: Reactor) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, config: Config, log: Log, reactor: Reactor, *, sealed: bool = False
+    ) -> None:
+        """`reactor`: one that runs. `sealed`: from the start; see `unseal`."""
+        self.reactor = reactor
         report = partial(_report, log)
-        self._lanes = {name: _lane(name, hsm, config, report, reactor) for name, hsm in config.hsm.items()}
+        self._lanes = {
+            name: WorkerLane(
+                name,
+                [str(path) for path in hsm.sockets],
+                limits=_limits(hsm, config),
+                report=report,
+                sealed=sealed,
+                reactor=reactor,
+            )
+            for name, hsm in config.hsm.items()
+        }
         self.hsms = Hsms(self._lanes)
         for lane in self._lanes.values():
             nursery.start_soon(lane.run)
@@ -45,6 +59,49 @@ class Lanes:
     async def ready(self) -> TokenInfo:
         """Wait for the first HSM, without which nothing can be signed. Raises HsmError. The others may come later."""
         return await self._lanes[self.hsms.home].ready()
+
+    def seal(self) -> None:
+        """Every worker of every HSM logs out; what waits and what is in flight fails with daemon.sealed."""
+        for lane in self._lanes.values():
+            lane.seal()
+
+    async def unseal(self) -> list[str]:
+        """The HSMs whose workers have logged in anew. Raises HsmError where the first has not; another that has not
+        stays sealed, and joins when it is unsealed again. Nothing is served before `admit`."""
+        asked = {name: self._lanes[name].unseal() for name in self.sealed}
+        arrived: list[str] = []
+        failure: HsmError | None = None
+        for name, pending in asked.items():
+            try:
+                await pending
+            except HsmError as error:
+                failure = error if name == self.hsms.home else failure
+            else:
+                arrived.append(name)
+        if failure is not None:
+            self.seal()
+            raise failure
+        return arrived
+
+    def admit(self) -> None:
+        """Serve with the HSMs that are logged in."""
+        for lane in self._lanes.values():
+            if lane.workers:
+                lane.admit()
+
+    @property
+    def sealed(self) -> Sequence[str]:
+        """Names of the HSMs whose workers are sealed, told to or by themselves (one noticed a tracer, say)."""
+        return [name for name, lane in self._lanes.items() if lane.state is LaneState.SEALED]
+
+    @property
+    def logged_out(self) -> int:
+        """Workers that said that they are logged out."""
+        return sum(lane.logged_out for lane in self._lanes.values())
+
+    def expect(self, identity: bytes) -> None:
+        """Hold the first HSM to the token of this identity."""
+        self._lanes[self.hsms.home].expect(identity)
 
     def pump(self) -> None:
         """Give workers what waits. Happens by itself once a tick of the loop."""
@@ -91,11 +148,8 @@ async def _read(store: Store, name: str) -> Record | None:
     return await store.read(IDENTITY, name.encode())
 
 
-def _lane(
-    name: str, hsm: Hsm, config: Config, report: Callable[[str, Mapping[str, object]], None], reactor: Reactor
-) -> WorkerLane:
-    limits = Limits(handoff_bytes=hsm.handoff_bytes, hang=hsm.deadline_seconds, total=config.limits.queue)
-    return WorkerLane(name, [str(path) for path in hsm.sockets], limits=limits, report=report, reactor=reactor)
+def _limits(hsm: Hsm, config: Config) -> Limits:
+    return Limits(handoff_bytes=hsm.handoff_bytes, hang=hsm.deadline_seconds, total=config.limits.queue)
 
 
 def _report(log: Log, event: str, fields: Mapping[str, object]) -> None:

@@ -18,7 +18,7 @@ from openk_daemon.observe.log import Form, Level, Log, open_log
 from openk_daemon.observe.notify import ServiceManager
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import StoreError
-from openk_daemon.wiring import Daemon, Ground, opened, prepare
+from openk_daemon.wiring import Daemon, Ground, Traced, opened, prepare
 from openk_hsm.errors import HsmError, TokenMissing, TokenUninitialised, Untrusted, WrongPin
 from openk_memory.errors import LockedMemoryError
 
@@ -40,6 +40,7 @@ _FINAL: Final = (
     TokenMissing,
     TokenUninitialised,
     Untrusted,
+    Traced,
 )
 _PASSING: Final = (HsmError, AuditUnavailable, StoreError)
 

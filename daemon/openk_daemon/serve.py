@@ -238,6 +238,11 @@ class Server:
                 )
                 connection.expire()
 
+    def drop_secrets(self) -> None:
+        """Cut off whoever leaves secrets in locked memory: answers that are not taken, messages that arrive."""
+        for connection in list(self._connections.values()):
+            connection.drop_secrets()
+
     async def drain(self, seconds: float) -> int:
         """Accept no more, read no more, let what is in flight be answered; after `seconds` give the rest up. The
         number of connections that were cut off."""

@@ -25,14 +25,16 @@ from typing import Final
 import trio
 
 from openk_daemon.audit.ledger import LogLedger, Rules
-from openk_daemon.audit.seam import AuditDamaged
+from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable
 from openk_daemon.call import Handler, Plain
 from openk_daemon.config import Config, ConfigError
 from openk_daemon.doors.scrape import Scrape
 from openk_daemon.handlers.audit import AuditHandlers
+from openk_daemon.handlers.hsm import HsmHandlers
 from openk_daemon.handlers.keys import KeyHandlers
 from openk_daemon.handlers.policy import PolicyHandlers
 from openk_daemon.handlers.randomness import RandomHandlers
+from openk_daemon.handlers.seal import SealHandlers
 from openk_daemon.handlers.secrets import SecretHandlers
 from openk_daemon.handlers.system import SystemHandlers
 from openk_daemon.handlers.vaults import VaultHandlers
@@ -51,20 +53,25 @@ from openk_daemon.observe.standard import AuditReading, Sources, check_standard,
 from openk_daemon.pipeline import Pipeline
 from openk_daemon.policy.engine import Engine
 from openk_daemon.refusal import Refusal
+from openk_daemon.seal import Kept, Seal, read_kept, token_record
 from openk_daemon.serve import Server, listen
-from openk_daemon.store.seam import Write
+from openk_daemon.store.seam import StoreError, Write
 from openk_daemon.store.sqlite import SqliteStore
+from openk_hsm.errors import Sealed
 from openk_hsm.pending import Pending, settle
 from openk_hsm.reactor import Reactor
 from openk_hsm.seam import AUDIT_KEY, Lane, LaneState, Mechanism, OpCode, Operation, TokenInfo
+from openk_hsm.selftest import Finding as CheckFinding
 from openk_memory import selftest
-from openk_memory.hardening import harden_daemon
+from openk_memory.hardening import harden_daemon, tracer
 from openk_memory.landlock import Confinement, runtime_paths
 from openk_memory.pool import Pool
 
 VERSION: Final = version("openkd")
 TICK: Final = 1.0
 """Seconds between two looks at what grows old: cached keys, health."""
+PATIENCE: Final = 1.0
+"""Seconds at the start before it is told that an HSM is waited for."""
 _SOCKET_NAME: Final = "openkd"  # FileDescriptorName= in systemd/openkd.socket
 _SIGNATURE: Final = 64
 
@@ -137,15 +144,9 @@ class Daemon:
     """All rooms, joined. `open` yields one that is ready; `stop` drains it."""
 
     def __init__(
-        self,
-        ground: Ground,
-        store: SqliteStore,
-        lanes: Lanes,
-        token: TokenInfo,
-        ledger: LogLedger,
-        reactor: Reactor,
+        self, ground: Ground, store: SqliteStore, lanes: Lanes, token: TokenInfo, ledger: LogLedger, kept: Kept
     ) -> None:
-        """`token`: the first HSM's."""
+        """`token`: the first HSM's. `kept`: what the store says of the seal."""
         config = self.config = ground.config
         self.log = ground.log
         self.engine = ground.engine
@@ -163,6 +164,9 @@ class Daemon:
         self.hierarchy = Hierarchy(lanes.hsms, store, lambda: datetime.now(UTC))
         self.keyring = Keyring(self.hierarchy, self.pool, limits)
         self.keys = KeyHandlers(self.keyring, self.pool)
+        self.seal = Seal(lanes, kept, self._wipe)
+        self._recovered = False
+        self._tracer = 0
         requests = self.log.child(Category.REQUESTS)
         identifier = Identifier(config.administrators)
         self.server = Server(
@@ -173,7 +177,7 @@ class Daemon:
             self.pool,
             self.metrics,
             requests,
-            reactor,
+            lanes.reactor,
         )
         self.pipeline = Pipeline(self.engine, ledger, self.keys.describe_resource, requests)
         store.after_group = self._after_group
@@ -188,9 +192,20 @@ class Daemon:
             **self.keys.handlers(),
             **SecretHandlers(self.hierarchy, self.pool).handlers(),
             **RandomHandlers(self.hsms.default, self.pool).handlers(),
+            **HsmHandlers(self.hsms, self._configured, self.keyring, self._failed_check).handlers(),
+            **SealHandlers(self.seal).handlers(),
             **PolicyHandlers(self.engine, self.keys.describe_resource).handlers(),
             **AuditHandlers(self.ledger, self.token.audit_public).handlers(),
         }
+
+    @property
+    def _configured(self) -> Mapping[str, int]:
+        """Workers of each HSM."""
+        return {name: len(hsm.sockets) for name, hsm in self.config.hsm.items()}
+
+    def _failed_check(self, hsm: str, found: CheckFinding) -> None:
+        log = self.log.child(Category.HSM)
+        log.error("hsm.selftest.failed", found.error, hsm=hsm, check=found.check, text=found.text)
 
     def _after_group(self) -> None:
         self.metrics.commit(self.store.last_group, self.store.last_seconds)
@@ -231,7 +246,21 @@ class Daemon:
         )
         watch_standard(self.metrics, sources)
         check_standard(self.health, sources)
+        self.metrics.watch("sealed", "1 while nothing is served until an operator unseals.", lambda: self.seal.closed)
         self.health.add("workers", self._workers)
+        self.health.add("seal", self._sealed)
+
+    def _sealed(self) -> Finding:
+        if not self.seal.closed:
+            return OK
+        workers = sum(self._configured.values())
+        out = f"{self.lanes.logged_out} of {workers} HSM workers say that they are logged out"
+        return Finding(State.FAILED, f"sealed until an operator unseals (openk unseal); {out}")
+
+    def _wipe(self) -> None:
+        """Every key and secret of this process."""
+        self.keyring.forget()
+        self.server.drop_secrets()
 
     def _workers(self) -> Finding:
         findings: list[str] = []
@@ -263,11 +292,57 @@ class Daemon:
         while True:
             await trio.sleep(TICK)
             self.keyring.sweep()
+            await self._look_around()
+            if not self._recovered and not self.seal.closed:
+                await self.recover()
+
+    async def recover(self) -> None:
+        """Finish what an interrupted run left on the HSMs; once, and not while they are logged out."""
+        self._recovered = True
+        recovered = await settle(self.keys.recover())
+        if recovered:
+            self.log.warning("keys.recovered", objects=recovered)
+
+    async def _look_around(self) -> None:
+        """React to signs that somebody is at work here. Raises Traced where the configuration says `exit`."""
+        reaction = self.config.hardening.on_tracer
+        found = tracer()
+        if found != self._tracer:
+            self._tracer = found
+            if found:
+                self.log.critical("tamper.traced", None, tracer=found, reaction=reaction)
+                if reaction == "log":
+                    await settle(_record(self.ledger, f'{{"event":"tamper.traced","tracer":{found}}}'))
+                else:
+                    await self.seal_now("tamper.traced", f'"tracer":{found}', durable=reaction == "seal")
+                if reaction == "exit":
+                    raise Traced(f"process {found} traces openkd, and hardening.on_tracer is exit")
+        home = self.hsms.home
+        if not self.seal.closed and home in self.lanes.sealed:
+            self.log.critical("tamper.worker_sealed", None, hsm=home)
+            await self.seal_now("tamper.worker_sealed", f'"hsm":"{home}"')
+
+    async def seal_now(self, event: str, facts: str, *, durable: bool = True) -> None:
+        """Close at once, then tell of it. What cannot be written is logged: it is closed all the same. Not `durable`:
+        the next start is open."""
+        self.seal.close()
+        writes = (self.seal.record(closed=True),) if durable else ()
+        try:
+            await settle(_record(self.ledger, f'{{"event":"{event}",{facts}}}', *writes))
+        except (AuditUnavailable, AuditDamaged, StoreError) as error:
+            self.log.error("seal.unrecorded", error)
+        else:
+            if durable:
+                self.seal.recorded()
 
     async def stop(self) -> None:
         cut = await self.server.drain(self.config.limits.drain_seconds)
         if cut:
             self.log.warning("drain.incomplete", connections=cut)
+
+
+class Traced(Exception):
+    """Somebody traces this process, and the configuration says that it ends then."""
 
 
 async def _record(ledger: LogLedger, entry: str, *writes: Write) -> None:
@@ -284,10 +359,11 @@ async def opened(ground: Ground) -> AsyncGenerator[Daemon]:
         async with trio.open_nursery() as below:
             below.start_soon(reactor.run)
             below.start_soon(store.run)
-            lanes = Lanes(below, config, log.child(Category.HSM), reactor)
-            token = await lanes.ready()
+            kept = await read_kept(store)
+            lanes = Lanes(below, config, log.child(Category.HSM), reactor, sealed=kept.closed)
+            token = await _first_token(ground, lanes, kept)
             ledger = _ledger(config, store, lanes.hsms.default, token)
-            async with _recovered(ground, store, lanes, token, ledger, reactor) as daemon:
+            async with _recovered(ground, store, lanes, token, ledger, kept) as daemon:
                 yield daemon
             below.cancel_scope.cancel()
     finally:
@@ -295,12 +371,36 @@ async def opened(ground: Ground) -> AsyncGenerator[Daemon]:
         reactor.close()
 
 
+async def _first_token(ground: Ground, lanes: Lanes, kept: Kept) -> TokenInfo:
+    """The first HSM's; what the store knows of it while that is logged out. Raises HsmError."""
+    try:
+        return await _awaited_token(ground, lanes)
+    except Sealed:
+        if kept.token is None:
+            raise
+        ground.log.warning("start.sealed", text="openk is sealed: an operator must unseal it (openk unseal)")
+        lanes.expect(kept.token.identity)
+        return kept.token
+
+
+async def _awaited_token(ground: Ground, lanes: Lanes) -> TokenInfo:
+    """Whoever looks on while it takes long is told what for. Raises HsmError."""
+    with trio.move_on_after(PATIENCE):
+        return await lanes.ready()
+    home = lanes.hsms.home
+    sockets = ", ".join(str(path) for path in ground.config.hsm[home].sockets)
+    ground.log.warning("hsm.awaited", hsm=home, sockets=sockets, text="no worker of the HSM serves yet; still waiting")
+    ground.manager.status(f"waiting for a worker of the HSM {home}")
+    return await lanes.ready()
+
+
 @asynccontextmanager
 async def _recovered(
-    ground: Ground, store: SqliteStore, lanes: Lanes, token: TokenInfo, ledger: LogLedger, reactor: Reactor
+    ground: Ground, store: SqliteStore, lanes: Lanes, token: TokenInfo, ledger: LogLedger, kept: Kept
 ) -> AsyncGenerator[Daemon]:
     bound = await lanes.is_bound(store, token)
-    recovery = await ledger.recover()
+    sealed = lanes.hsms.home in lanes.sealed
+    recovery = await ledger.recover(signing=not sealed)
     if recovery.disagreements:
         for found in recovery.disagreements:
             ground.log.error("store.disagrees", record=str(found))
@@ -309,16 +409,18 @@ async def _recovered(
         )
     if recovery.unsigned:
         ground.log.warning("audit.recovered", unsigned=recovery.unsigned, size=recovery.size)
-    daemon = Daemon(ground, store, lanes, token, ledger, reactor)
+    daemon = Daemon(ground, store, lanes, token, ledger, kept)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ledger.run)
             if not bound:
                 await settle(_record(ledger, '{"event":"store.bound"}', binding(HOME, token)))
             nursery.start_soon(lanes.bind_others, store, partial(_record, ledger))
-            recovered = await settle(daemon.keys.recover())
-            if recovered:
-                ground.log.warning("keys.recovered", objects=recovered)
+            told = token_record(kept, token)
+            if told is not None:
+                await settle(_record(ledger, '{"event":"hsm.token"}', told))
+            if not sealed:
+                await daemon.recover()
             nursery.start_soon(daemon.age)
             nursery.start_soon(daemon.server.run)
             if ground.scraped is not None:

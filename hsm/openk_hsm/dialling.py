@@ -9,7 +9,7 @@ import trio
 
 from openk_hsm import frames
 from openk_hsm.errors import Unavailable
-from openk_hsm.frames import BadFrame
+from openk_hsm.frames import BadFrame, Intent
 from openk_hsm.link import Link
 from openk_hsm.seam import TokenInfo
 from openk_memory.handoff import HandOff
@@ -36,10 +36,17 @@ class Limits:
     total: int = 16384
     loaded_keys: int = 4096
     """Wrapped keys kept in one worker."""
+    keep_alive: float = 20.0
+    """A worker is asked for its health this often, busy or not: a YubiHSM ends sessions that are idle for 30 s."""
+    deaths: int = 3
+    """An operation is quarantined when so many workers died under it, all but the first with nothing else in flight."""
+    quarantine: float = 60.0
+    """For so long the same client's operations of that shape are refused."""
 
 
-async def dial(path: str, limits: Limits) -> Link:
+async def dial(path: str, limits: Limits, intent: Intent = Intent.OPEN) -> Link:
     """A link to the worker that listens at `path`, with a fresh region: a worker thought dead cannot write into it.
+    With the intent to seal there is none: a worker that obeys answers Sealed.
 
     Raises OSError when nobody listens, HsmError when the worker says why it does not serve, LockLimitTooLow.
     """
@@ -47,12 +54,17 @@ async def dial(path: str, limits: Limits) -> Link:
     region: HandOff | None = None
     try:
         connection.connect(path)
-        region = HandOff.create(limits.handoff_bytes)
-        socket.send_fds(connection, [frames.pack_hello(region.size)], [region.fd])
-        region.close_fd()
+        if intent is Intent.SEAL:
+            connection.send(frames.pack_hello(0, intent))
+        else:
+            region = HandOff.create(limits.handoff_bytes)
+            socket.send_fds(connection, [frames.pack_hello(region.size, intent)], [region.fd])
+            region.close_fd()
         with trio.fail_after(limits.open_deadline):
             await trio.lowlevel.wait_readable(connection)
         info = _understand(memoryview(connection.recv(frames.MAX_MESSAGE)))
+        if region is None:
+            raise BadFrame("a worker that was to seal itself serves")
     except BaseException as error:
         connection.close()
         if region is not None:

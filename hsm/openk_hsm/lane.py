@@ -1,62 +1,68 @@
 """The daemon's side of an HSM: a lane queues operations fairly, batches them to workers, and outlives workers.
 
-    submit ─▶ FairQueue ─▶ pump (once a tick of trio, and when answers free an arena) ─▶ Link ─▶ worker
-                                                                  settle ◀─ answers ◀─┘
+    submit ─▶ Waiting ─▶ Dealer.pump (once a tick of trio, and when answers free an arena) ─▶ Link ─▶ worker
+                                                                     settle ◀─ answers ◀─┘
 
 A worker's death costs no caller an error: what is `pure` is done again, one operation at a time, so that one that
-kills workers is found; it is given up after the second death.  Nothing here awaits an operation: `Pending`s are
+kills workers is found and quarantined (openk_hsm.quarantine).  Nothing here awaits an operation: `Pending`s are
 settled from the task that reads a link.
 """
 
 from __future__ import annotations
 
 import socket
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from time import monotonic
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
 import trio
 
-from openk_hsm import frames
+from openk_hsm.calls import Calls
+from openk_hsm.dealer import Dealer
 from openk_hsm.dialling import Limits, dial
-from openk_hsm.errors import Busy, HsmError, Interrupted, InvalidInput, TimedOut, Unavailable, Untrusted, WrongPin
-from openk_hsm.fair_queue import FairQueue
-from openk_hsm.frames import BadFrame
+from openk_hsm.errors import (
+    Busy,
+    HsmError,
+    Interrupted,
+    Sealed,
+    TimedOut,
+    Unavailable,
+    Untrusted,
+    WrongPin,
+)
+from openk_hsm.frames import BadFrame, Intent
+from openk_hsm.lane_seal import LaneSeal
 from openk_hsm.link import Cold, Link
 from openk_hsm.pending import Pending, failed, resolved
+from openk_hsm.quarantine import Quarantine
 from openk_hsm.reactor import Reactor
 from openk_hsm.seam import (
-    Generated,
     KeyHandle,
-    KeySpec,
     LaneHealth,
     LaneState,
-    Notice,
-    ObjectInfo,
     Operation,
     Replay,
     TokenInfo,
-    Wrapper,
 )
+from openk_hsm.waiting import Waiting
 
-T = TypeVar("T")
 Report = Callable[[str, Mapping[str, object]], None]
 
 FIRST_DELAY: Final = 0.01
 LONGEST_DELAY: Final = 1.0
+_QUEUED_COST: Final = 20
 NOBODY_DELAY: Final = 0.1
 """Between tries while nobody listens: a worker starts in 0.2 s, and a try costs 20 microseconds."""
 TICK: Final = 0.25
-_MOST_COLD: Final = 1024
 
 
 def _report_nothing(event: str, fields: Mapping[str, object]) -> None:
     """The default: nobody listens."""
 
 
-class WorkerLane:
+class WorkerLane(Calls):
     """`openk_hsm.seam.Lane` over worker processes. `run` it in a nursery; cancel that to stop. One trio thread."""
 
     def __init__(
@@ -66,17 +72,20 @@ class WorkerLane:
         *,
         limits: Limits | None = None,
         report: Report = _report_nothing,
+        sealed: bool = False,
         reactor: Reactor | None = None,
     ) -> None:
         """`sockets`: one path for each worker of this token. `report`: events for the log, never with secrets.
-        `reactor`: one that runs; otherwise the lane runs its own."""
+        `sealed`: from the start; `unseal` opens it. `reactor`: one that runs; otherwise the lane runs its own."""
         self.name = name
         self._limits = limits or Limits()
         self._paths = tuple(sockets)
         self._report = report
-        self._queue = FairQueue(self._limits.per_client, self._limits.total)
-        self._replay: deque[Operation] = deque()
-        self._cold: deque[Cold] = deque()
+        self._quarantine = Quarantine(
+            self._limits.quarantine, lambda event, facts: report(event, {"lane": name, **facts})
+        )
+        self._waiting = Waiting(self._limits, self._quarantine)
+        self._queue = self._waiting.queue
         self._links: list[Link] = []
         self._info: TokenInfo | None = None
         self._expected: bytes | None = None
@@ -85,9 +94,13 @@ class WorkerLane:
         self._since = monotonic()  # when the last worker was there
         self._now = self._since
         self._ever_up = False
-        self._open = True  # False: the breaker fails requests at once
-        self._restarts = 0
-        self._replayed = 0
+        self._open = not sealed  # False: the breaker fails requests at once
+        self._seal = LaneSeal(sealed=sealed)
+        self._restarts = self._busy = self._rejected = self._trips = 0
+        self._kept_alive = self._since
+        self._dealer = Dealer(self._waiting, self._links)
+        self.pump = self._dealer.pump
+        """Give free workers what waits. Happens by itself once a tick of the loop."""
         self._own = None if reactor is not None else Reactor()
         self._reactor = reactor or cast(Reactor, self._own)
         self._pumping = False  # it is asked for
@@ -95,38 +108,21 @@ class WorkerLane:
 
     def submit(self, operation: Operation) -> Pending[bytes | int]:
         if not self._open:
+            self._rejected += 1
             operation.pending.fail(self._outage())
+            return operation.pending
+        if self._quarantine and self._quarantine.bars(operation, self._now):
+            operation.pending.fail(Interrupted("workers died under such an operation of this client: quarantined"))
             return operation.pending
         operation.expires = self._now + self._limits.deadline
         try:
             self._queue.push(operation)
         except Busy as error:
+            self._busy += 1
             operation.pending.fail(error)
             return operation.pending
         self._wake()
         return operation.pending
-
-    def generate(self, spec: KeySpec, wrapper: Wrapper, context: bytes) -> Pending[Generated]:
-        arguments = (frames.spec_to_wire(spec), wrapper.kw.slot, wrapper.mac.slot, context)
-        deadline = self._limits.generate_deadline
-        return self._call("generate", arguments, frames.generated_from_wire, Replay.PURE, deadline, wrapper)
-
-    def generate_resident(self, spec: KeySpec, label: str, id_: bytes) -> Pending[Generated]:
-        arguments = (frames.spec_to_wire(spec), label, id_)
-        deadline = self._limits.generate_deadline
-        return self._call("generate_resident", arguments, frames.generated_from_wire, Replay.JOURNALED, deadline)
-
-    def destroy_resident(self, label: str, id_: bytes) -> Pending[bool]:
-        return self._call("destroy_resident", (label, id_), bool, Replay.PURE, self._limits.deadline)
-
-    def objects(self) -> Pending[Sequence[ObjectInfo]]:
-        return self._call("objects", (), frames.objects_from_wire, Replay.PURE, self._limits.deadline)
-
-    def attest(self, label: str, id_: bytes) -> Pending[Sequence[bytes]]:
-        return self._call("attest", (label, id_), frames.certificates_from_wire, Replay.PURE, self._limits.deadline)
-
-    def notices(self, after: int) -> Pending[Sequence[Notice]]:
-        return self._call("notices", (after,), frames.notices_from_wire, Replay.PURE, self._limits.deadline)
 
     def info(self) -> Pending[TokenInfo]:
         if self._info is not None:
@@ -145,14 +141,36 @@ class WorkerLane:
     def health(self) -> LaneHealth:
         flying = sum(batch.left for link in self._links for batch in link.batches.values())
         flying += sum(len(link.cold) for link in self._links)
-        waiting = self._queue.count + len(self._replay) + len(self._cold)
-        workers, retry = len(self._links), None if self._open else LONGEST_DELAY
-        refusal = "" if self._refusal is None else self._refusal.code
-        restarts, replayed = self._restarts, self._replayed
-        return LaneHealth(self.name, self.state, workers, waiting, flying, restarts, replayed, refusal, retry)
+        return LaneHealth(
+            self.name,
+            self.state,
+            len(self._links),
+            len(self._waiting),
+            flying,
+            self._restarts,
+            self._waiting.replayed,
+            "" if self._refusal is None else self._refusal.code,
+            None if self._open else self._outage().retry_after,
+            quarantined=self._quarantine.caught,
+            timed_out=self._waiting.timed_out,
+            busy=self._busy,
+            rejected=self._rejected + self._quarantine.refused,
+            trips=self._trips,
+        )
+
+    @property
+    def load(self) -> float:
+        """Microseconds of work that wait for each worker, roughly: for whoever shares work between lanes. Infinite
+        without a worker."""
+        links = self._links
+        if not links:
+            return inf
+        return (self._queue.count * _QUEUED_COST + sum(link.cost for link in links)) / len(links)
 
     @property
     def state(self) -> LaneState:
+        if not self._seal.open or (isinstance(self._refusal, Sealed) and not self._links):
+            return LaneState.SEALED
         if self._links:
             return LaneState.UP
         if isinstance(self._refusal, WrongPin):
@@ -160,6 +178,43 @@ class WorkerLane:
         if not self._open:
             return LaneState.DOWN
         return LaneState.RESTARTING if self._ever_up else LaneState.STARTING
+
+    # --- sealing ---
+
+    def seal(self) -> None:
+        """Fail what waits and what is in flight with daemon.sealed, wipe the hand-off regions, have every worker log
+        out, and refuse whatever comes. Idempotent."""
+        self._seal.close()
+        self._open = False
+        self._fail_waiting(self._seal.error())
+        for link in self._links:
+            link.socket.shutdown(socket.SHUT_RDWR)  # its reader sees the end, and fails what is in flight
+        self._announce()
+
+    def unseal(self) -> Pending[TokenInfo]:
+        """Have the workers log in anew, each with the PIN that it reads from its own source. Settled by the first that
+        has; nothing is served before `admit`. HsmError when one refuses or none comes: sealed as before."""
+        if self.state is not LaneState.SEALED:
+            return self.info()
+        return self._seal.ask(monotonic())
+
+    def admit(self) -> None:
+        """Serve again, after `unseal` was answered."""
+        self._seal.admit()
+        self._open = True
+        self._refusal = None
+        self._since = monotonic()
+        self._announce()
+
+    @property
+    def workers(self) -> int:
+        """Workers connected and logged in."""
+        return len(self._links)
+
+    @property
+    def logged_out(self) -> int:
+        """Workers that said that they are logged out."""
+        return len(self._seal.logged_out)
 
     # --- running ---
 
@@ -205,15 +260,18 @@ class WorkerLane:
     async def _tick_for_ever(self) -> None:
         while True:
             self._now = now = monotonic()
-            for operation in list(self._queue.expired(now)):
-                operation.pending.fail(TimedOut("the HSM had no time for this within its deadline"))
+            self._waiting.expire(now)
             for link in list(self._links):
                 for operation in link.abandon(now):
+                    self._waiting.timed_out += 1
                     operation.pending.fail(TimedOut("the HSM did not answer within the deadline"))
                 if link.hung(now):
                     self._report("hsm worker hangs", {"lane": self.name})
                     link.socket.shutdown(socket.SHUT_RDWR)  # its reader sees the end
-            self._expire_waiting(now)
+            self._keep_alive(now)
+            late = self._seal.overdue(now)
+            if late is not None:
+                self._reseal(late)
             if self._links:
                 self._since = now
             elif self._open and now - self._since > self._limits.breaker:
@@ -221,116 +279,58 @@ class WorkerLane:
             self.pump()
             await trio.sleep(TICK)
 
-    def _expire_waiting(self, now: float) -> None:
-        for waiting in (self._replay, self._cold):
-            for _ in range(len(waiting)):
-                item = waiting.popleft()
-                if item.expires <= now:
-                    item.pending.fail(TimedOut("the HSM had no time for this within its deadline"))
-                else:
-                    waiting.append(item)  # type: ignore[arg-type]  # it came from there
-
     def _trip(self) -> None:
         """Open the breaker: fail what waits, and what comes, at once."""
         self._open = False
+        self._trips += 1
         outage = self._outage()
         self._report("hsm down", {"lane": self.name, "code": outage.code})
         self._fail_waiting(outage)
         self._announce()
+
+    def _keep_alive(self, now: float) -> None:
+        """Ask each worker for its health once in a while: sessions of some devices end when nobody uses them, and a
+        sick device is found before somebody needs it."""
+        if now - self._kept_alive < self._limits.keep_alive:
+            return
+        self._kept_alive = now
+        for link in self._links:
+            if not link.cold:
+                call = Cold("health", (), Replay.NEVER, now + self._limits.deadline, self._limits.deadline)
+                with suppress(OSError):  # its reader sees the end
+                    link.send_cold(call, now)
 
     def _announce(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
     def _outage(self) -> HsmError:
+        if not self._seal.open:
+            return self._seal.error()
         refusal = self._refusal
         if refusal is None:
             return Unavailable(f"no worker of {self.name} is there", retry_after=LONGEST_DELAY)
         return type(refusal)(str(refusal), device=refusal.device, retry_after=LONGEST_DELAY)
 
     def _fail_waiting(self, error: HsmError) -> None:
-        waiting = [*self._replay, *self._queue.drain()]
-        self._replay.clear()
-        cold, self._cold = self._cold, deque()
+        self._waiting.fail(error)
         infos, self._info_waiters = self._info_waiters, []
-        for operation in waiting:
-            operation.pending.fail(error)
-        for call in cold:
-            call.pending.fail(error)
         for pending in infos:
             pending.fail(error)
 
-    def pump(self) -> None:
-        """Give free workers what waits, least loaded first. Happens by itself once a tick; whoever has a long tick may
-        call it in between, so that workers are busy meanwhile."""
-        refused: set[int] = set()
-        while self._cold or self._replay or self._queue.count:
-            link = min(
-                (link for link in self._links if link.has_room and id(link) not in refused),
-                key=lambda link: link.cost,
-                default=None,
-            )
-            if link is None:
-                return
-            try:
-                sent = self._feed(link)
-            except OSError:
-                sent = False  # the link's reader will see the end of it
-            if not sent:
-                refused.add(id(link))
-
-    def _feed(self, link: Link) -> bool:
-        if self._replay:
-            if not link.idle:
-                return False
-            single = FairQueue(1, 1)
-            single.push(self._replay[0])
-            if not link.send_batch(single, monotonic()):  # OSError: not sent, it keeps its place
-                return False
-            self._replay.popleft()
-            self._replayed += 1
-            return True
-        if self._cold and not link.cold:
-            link.send_cold(self._cold[0], monotonic())
-            self._cold.popleft()
-            return True
-        if not self._queue.count:
-            return False
-        if link.send_batch(self._queue, monotonic()):
-            return True
-        if link.idle:  # not even the whole region holds it
-            operation = self._queue.pop()
-            operation.pending.fail(InvalidInput("the operation is larger than the hand-off region"))
-            return True
-        return False
-
-    def _call(
-        self,
-        method: str,
-        arguments: tuple[object, ...],
-        parse: Callable[[object], T],
-        replay: Replay,
-        deadline: float,
-        wrapper: Wrapper | None = None,
-    ) -> Pending[T]:
-        answer: Pending[T] = Pending()
-        cold = Cold(method, arguments, replay, self._now + deadline, deadline, wrapper=wrapper)
-
-        def finish() -> None:
-            try:
-                answer.resolve(parse(cold.pending.result()))
-            except HsmError as error:
-                answer.fail(error)
-
-        cold.pending.when_settled(finish)
+    def queue(self, call: Cold) -> None:
         if not self._open:
-            cold.pending.fail(self._outage())
-        elif len(self._cold) >= _MOST_COLD:
-            cold.pending.fail(Busy("too many calls wait for the HSM", retry_after=1.0))
+            self._rejected += 1
+            call.pending.fail(self._outage())
+            return
+        call.expires += self._now
+        try:
+            self._waiting.call(call)
+        except Busy as error:
+            self._busy += 1
+            call.pending.fail(error)
         else:
-            self._cold.append(cold)
             self._wake()
-        return answer
 
     async def _keep(self, path: str) -> None:
         """A link to one worker, again and again."""
@@ -340,7 +340,7 @@ class WorkerLane:
             try:
                 link = await self._connect(path)
             except HsmError as error:
-                self._refuse(error)
+                self._refuse(error, path)
             except OSError as error:
                 if delay == FIRST_DELAY:
                     self._report("hsm worker not there", {"lane": self.name, "error": error.strerror})
@@ -348,18 +348,31 @@ class WorkerLane:
             else:
                 delay = FIRST_DELAY
                 await self._serve(link)
-            await trio.sleep(delay)
+            await self._seal.rest(delay)
             delay = min(delay * 2, longest)
 
-    def _refuse(self, error: HsmError) -> None:
+    def _refuse(self, error: HsmError, path: str) -> None:
+        if not self._seal.open:
+            if self._seal.refuse(error, path) and not self._links:
+                self._reseal(error)
+            return
         self._report("hsm worker refuses", {"lane": self.name, "code": error.code, "text": str(error)})
         self._refusal = error
-        if isinstance(error, WrongPin) and not self._links and self._open:
+        if isinstance(error, WrongPin | Sealed) and not self._links and self._open:
             self._trip()
+
+    def _reseal(self, why: HsmError) -> None:
+        """A try to unseal has failed."""
+        self._report("hsm unseal failed", {"lane": self.name, "code": why.code, "text": str(why)})
+        self._seal.close(why)
 
     async def _connect(self, path: str) -> Link:
         """Raises OSError when nobody listens, HsmError when the worker says why it does not serve."""
-        link = await dial(path, self._limits)
+        intent = self._seal.intent
+        link = await dial(path, self._limits, intent)
+        if self._seal.intent is Intent.SEAL:  # meanwhile
+            link.close()
+            raise self._seal.error()
         if self._info is not None and link.info.identity != self._info.identity:
             link.close()
             raise Untrusted("a worker serves another token than before")
@@ -392,8 +405,11 @@ class WorkerLane:
             self._reactor.forget(link.socket.fileno())
             self._links.remove(link)
             self._since = monotonic()
+            self._dealer.forget(link)
             left, cold = link.close()
             self._save(left, cold)
+        if not self._seal.open:
+            return
         self._restarts += 1
         self._report("hsm worker lost", {"lane": self.name, "reason": reason, "in_flight": len(left) + len(cold)})
         self.pump()
@@ -401,8 +417,12 @@ class WorkerLane:
     def _arrive(self, link: Link) -> None:
         self._links.append(link)
         self._info = link.info
-        self._ever_up = self._open = True
-        self._refusal = None
+        self._ever_up = True
+        if self._seal.open:
+            self._open = True
+            self._refusal = None
+        else:
+            self._seal.answer(link.info)
         waiters, self._info_waiters = self._info_waiters, []
         for pending in waiters:
             pending.resolve(link.info)
@@ -411,19 +431,13 @@ class WorkerLane:
 
     def _save(self, left: Sequence[Operation], cold: Sequence[Cold]) -> None:
         """What a dead worker had: again, one at a time, unless it died under that alone."""
-        alone = len(left) == 1
-        for operation in left:
-            if operation.replays and alone:
-                operation.pending.fail(Interrupted("two workers died under this operation"))
-            else:
-                operation.replays = 1
-                self._replay.append(operation)
-        for call in cold:
-            if call.replay is not Replay.PURE or call.replays:
-                call.pending.fail(Interrupted("the worker died while it did this"))
-            else:
-                call.replays = 1
-                self._cold.append(call)
+        if not self._seal.open:
+            for operation in left:
+                operation.pending.fail(self._seal.error())
+            for call in cold:
+                call.pending.fail(self._seal.error())
+            return
+        self._waiting.save(left, cold, monotonic())
 
 
 def open_lane(

@@ -13,11 +13,10 @@ from openk_hsm.errors import HsmError
 from openk_hsm.latch import Latch
 from openk_hsm.pin import PinSource
 from openk_hsm.registry import make_backend
-from openk_hsm.seam import AUDIT_KEY, ROOT_DATA, ROOT_KW, ROOT_MAC, Backend, KeyHandle, Resident, TokenInfo
+from openk_hsm.seam import Backend, KeyHandle, Resident, TokenInfo, roots
 from openk_hsm.uri import parse_uri
 from openk_memory.region import Region
 
-ROOTS: Final = (ROOT_KW, ROOT_DATA, ROOT_MAC, AUDIT_KEY)
 SOFTHSM_MODULES: Final = (
     "/usr/lib/softhsm/libsofthsm2.so",
     "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
@@ -41,7 +40,7 @@ class Access:
 @contextmanager
 def opened(access: Access, *, roots: bool) -> Generator[tuple[Backend, TokenInfo]]:
     """A back end that is logged in, closed at the end. Raises HsmError."""
-    backend = make_backend(parse_uri(access.uri), roots=roots, software=access.software)
+    backend = make_backend(parse_uri(access.uri), roots=roots, software=access.software, state=access.state)
     latch = Latch(access.state, access.uri)
     with Region(4096) as region:
         with latch.guarded(), access.pin.read() as pin:
@@ -55,11 +54,12 @@ def opened(access: Access, *, roots: bool) -> Generator[tuple[Backend, TokenInfo
 def create_roots(access: Access, *, complete: bool = False) -> Sequence[str]:
     """Make the root keys; the labels of those made. Refuses a token that has any, unless `complete` (a run that
     was interrupted): then it makes those that are missing."""
-    with opened(access, roots=False) as (backend, _):
+    with opened(access, roots=False) as (backend, info):
+        wanted = roots(info.data)
         present = {(found.label, found.id) for found in backend.objects()}
-        missing = [root for root in ROOTS if _name(root) not in present]
-        if len(missing) < len(ROOTS) and not complete:
-            have = ", ".join(_name(root)[0] for root in ROOTS if root not in missing)
+        missing = [root for root in wanted if _name(root) not in present]
+        if len(missing) < len(wanted) and not complete:
+            have = ", ".join(_name(root)[0] for root in wanted if root not in missing)
             raise HsmError(
                 f"the token has root keys already ({have}); nothing was changed. If an earlier `openk-hsm init` was "
                 "interrupted, run it again with --complete"

@@ -42,6 +42,8 @@ class Algorithm(StrEnum):
     """Internal: the `kw` keys of root and vaults. Clients cannot create one."""
     AES_256_CCM = "aes-256-ccm"
     """Internal: the `data` keys of root and vaults where the device has its own authenticated wrap (YubiHSM 2)."""
+    AES_256_CBC_HMAC = "aes-256-cbc-hmac-sha-256"
+    """Internal: the same where a PKCS#11 token has no AES-GCM. Two keys on the token, one to encrypt, one to MAC."""
 
 
 class Purpose(StrEnum):
@@ -64,6 +66,7 @@ class Mechanism(IntEnum):
     NONE = 0
     AES_GCM = 1  # param = 12-byte nonce
     WRAP_DATA = 2  # no param; the device's nonce; `aad` bound by its digest inside: the answer is 62 bytes longer
+    AES_CBC_HMAC = 3  # param = 12-byte nonce; encrypt, then MAC over `aad`, nonce, ciphertext: 33 to 48 bytes longer
     HMAC_SHA_256 = 10
     HMAC_SHA_384 = 11
     HMAC_SHA_512 = 12
@@ -213,7 +216,8 @@ class TokenInfo:
     chosen: Mapping[str, str] = field(default_factory=dict[str, str])
     """What was negotiated with the token, for people: a job ("data", "key objects") to how the token does it."""
     data: Algorithm = Algorithm.AES_256_GCM
-    """What a `data` key of root or a vault is here: AES_256_GCM, or AES_256_CCM (mechanism WRAP_DATA)."""
+    """What a `data` key of root or a vault is here: AES_256_GCM, AES_256_CCM (mechanism WRAP_DATA) or AES_256_CBC_HMAC
+    (mechanism AES_CBC_HMAC)."""
     resident_vaults: bool = False
     """Vault keys are token objects (`data` and `mac`; nothing is wrapped): the device imports no keys on demand."""
 
@@ -235,12 +239,15 @@ class LaneState(StrEnum):
     RESTARTING = "restarting"  # requests wait
     DOWN = "down"  # requests fail at once with hsm.unavailable and retry_after
     LATCHED = "latched"  # wrong PIN
+    SEALED = "sealed"  # logged out until an operator unseals
 
 
 @dataclass(frozen=True, slots=True)
 class LaneHealth:
     """`refusal`: code of why the worker that connected last does not serve, else empty. `retry_after`: seconds, while
-    requests are refused at once."""
+    requests are refused at once. Counts since the start: `restarts` of workers; operations `replayed`, `quarantined`
+    (workers died under them), `timed_out`, refused because of full queues (`busy`) or because the breaker was open or
+    such an operation was quarantined (`rejected`); `trips`: how often the breaker opened."""
 
     name: str
     state: LaneState
@@ -251,6 +258,11 @@ class LaneHealth:
     replayed: int
     refusal: str = ""
     retry_after: float | None = None
+    quarantined: int = 0
+    timed_out: int = 0
+    busy: int = 0
+    rejected: int = 0
+    trips: int = 0
 
 
 class Lane(Protocol):
@@ -389,6 +401,17 @@ ROOT_DATA: Final = KeyHandle(
 ROOT_MAC: Final = KeyHandle(
     3, KeySpec(Algorithm.HMAC_SHA_256, Purpose.MAC), Resident("openk-root-mac", b"openk-root-mac")
 )
+ROOT_DATA_CCM: Final = KeyHandle(ROOT_DATA.slot, KeySpec(Algorithm.AES_256_CCM, Purpose.ENCRYPT), ROOT_DATA.source)
 AUDIT_KEY: Final = KeyHandle(4, KeySpec(Algorithm.ED25519, Purpose.SIGN), Resident("openk-audit", b"openk-audit"))
 ROOT: Final = Wrapper(ROOT_KW, ROOT_MAC)
 FIRST_FREE_SLOT: Final = 16
+
+
+def root_data(data: Algorithm) -> KeyHandle:
+    """The root's data key on a token whose `TokenInfo.data` is that."""
+    return ROOT_DATA_CCM if data is Algorithm.AES_256_CCM else ROOT_DATA
+
+
+def roots(data: Algorithm) -> tuple[KeyHandle, KeyHandle, KeyHandle, KeyHandle]:
+    """The keys that `openk-hsm init` makes on such a token."""
+    return ROOT_KW, root_data(data), ROOT_MAC, AUDIT_KEY

@@ -2,7 +2,8 @@
 
 pkcs11:token=openk;serial=fcb99c39?module-path=/usr/lib/softhsm/libsofthsm2.so     RFC 7512
 software:state=/var/tmp/keys                                                       tests and --dev only
-yubihsm:http://127.0.0.1:12345        yubihsm:usb:serial=123456                    (their own room)
+yubihsm:http://127.0.0.1:12345?auth-key=2                                          a yubihsm-connector
+yubihsm:usb:serial=0012345678?auth-key=2&authentication=asymmetric&domain=3        a device that is plugged in
 """
 
 from __future__ import annotations
@@ -31,9 +32,12 @@ _PATH_NAMES: Final = frozenset(
 )
 _MATCHED: Final = frozenset({"token", "serial", "manufacturer", "model", "slot-id"})
 _QUERY_NAMES: Final = frozenset({"module-path", "module-name"})
+_YUBIHSM_NAMES: Final = frozenset({"auth-key", "authentication", "domain", "device-key"})
 _PIN_NAMES: Final = frozenset({"pin-source", "pin-value"})
 _SOFTWARE_NAMES: Final = frozenset({"state", "hang", "pin"})
 _PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CONNECTOR: Final = re.compile(r"http://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]+))?/?\Z")
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}\Z")
 _CHARACTERS: Final = re.compile(r"[!-~]*\Z")  # no space, no controls, ASCII: RFC 3986
 
 
@@ -46,7 +50,11 @@ class BadUri(HsmError):
 @dataclass(frozen=True, slots=True)
 class HsmUri:
     """`scheme`: "pkcs11", "software" or "yubihsm". `path`: attributes, decoded. `module`: the PKCS#11 library's path.
-    `rest`: what follows the scheme, undecoded, for back ends with their own form."""
+    `rest`: what follows the scheme, undecoded, for back ends with their own form.
+
+    yubihsm: `path` has "host" and "port", or "usb" (and "serial", 10 digits, where one was named); then "auth-key"
+    (1 to 65534, 1 if left out), "authentication" ("symmetric" or "asymmetric"), "domain" (1 to 16), and "device-key"
+    (SHA-256 of the device's public key, hexadecimal) where one was given."""
 
     scheme: str
     path: dict[str, str] = field(default_factory=dict[str, str])
@@ -69,7 +77,7 @@ def parse_uri(text: str) -> HsmUri:
         case "software":
             return HsmUri("software", _pairs(rest, ";", _SOFTWARE_NAMES), rest=rest)
         case "yubihsm":
-            return HsmUri("yubihsm", rest=rest)
+            return _parse_yubihsm(rest)
         case _:
             raise BadUri(f"no HSM back end is named {scheme[:32]!r}: write pkcs11: or yubihsm:")
 
@@ -95,6 +103,36 @@ def _parse_pkcs11(rest: str) -> HsmUri:
     if not module.startswith("/"):
         raise BadUri("module-path is an absolute path")
     return HsmUri("pkcs11", path, module, rest)
+
+
+def _parse_yubihsm(rest: str) -> HsmUri:
+    place, _, query_text = rest.partition("?")
+    path = {"auth-key": "1", "authentication": "symmetric", "domain": "1", **_pairs(query_text, "&", _YUBIHSM_NAMES)}
+    _check_number(path, "auth-key", 1, 0xFFFE)
+    _check_number(path, "domain", 1, 16)
+    if path["authentication"] not in {"symmetric", "asymmetric"}:
+        raise BadUri("authentication is symmetric (a password) or asymmetric (a P-256 key from a password)")
+    if "device-key" in path and not _FINGERPRINT.match(path["device-key"]):
+        raise BadUri("device-key is the SHA-256 of the device's public key: 64 lower-case hexadecimal digits")
+    if place == "usb" or place.startswith("usb:"):
+        path.update(_pairs(place[4:], ";", frozenset({"serial"})), usb="yes")
+        if "serial" in path:
+            _check_number(path, "serial", 1, 0xFFFF_FFFF)
+            path["serial"] = path["serial"].zfill(10)
+        return HsmUri("yubihsm", path, rest=rest)
+    found = _CONNECTOR.match(place)
+    if found is None:
+        raise BadUri("write yubihsm:http://HOST:PORT (a yubihsm-connector) or yubihsm:usb:serial=NUMBER")
+    path["host"] = found["host"].strip("[]")
+    path["port"] = found["port"] or "12345"
+    _check_number(path, "port", 1, 0xFFFF)
+    return HsmUri("yubihsm", path, rest=rest)
+
+
+def _check_number(path: dict[str, str], name: str, least: int, most: int) -> None:
+    text = path[name]
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and least <= int(text) <= most):
+        raise BadUri(f"{name} is a number from {least} to {most}")
 
 
 def _pairs(text: str, separator: str, allowed: frozenset[str]) -> dict[str, str]:

@@ -71,7 +71,7 @@ class _Worker:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.uri: HsmUri = parse_uri(settings.uri)
-        self.backend: Backend = make_backend(self.uri, software=settings.software)
+        self.backend: Backend = make_backend(self.uri, software=settings.software, state=settings.state)
         self.latch = Latch(settings.state, settings.uri)
         self.seal = Seal(settings.state, settings.uri)
         self.watch = Watch(settings.on_tracer, self.seal)

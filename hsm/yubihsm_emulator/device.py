@@ -49,7 +49,7 @@ class Device:
         self.clock = clock
         self.random = random
         self.attestation_key = _new_scalar()
-        self._booted = clock()
+        self._resets = 0
         self.reset()
 
     def reset(self) -> None:
@@ -60,14 +60,20 @@ class Device:
         self.store = ObjectStore()
         self.store.add(DEFAULT_KEY)
         self._booted = self.clock()
+        self._resets += 1
 
     def boot(self) -> None:
         """Power comes back: a line in the log, or under force-audit and a full log a count; ticks begin anew."""
         self._booted = self.clock()
         if self.log.full and self.options.force_audit is not Audit.OFF:
-            self.log.unlogged_boots = min(self.log.unlogged_boots + 1, 0xFFFF)
+            self.log.count_boot()
         else:
             self.log.append(BOOT)
+
+    @property
+    def version(self) -> tuple[int, int, int, int]:
+        """Another value after each change of what the device must remember."""
+        return self._resets, self.store.version, self.options.version, self.log.version
 
     @property
     def tick(self) -> int:

@@ -69,7 +69,8 @@ BOOT: Final = Event(0, 0, NOBODY, 0, 0)
 class AuditLog:
     """The newest entries, at most 62, oldest first, each digest covering the one before.
 
-    What there was no room for under force-audit is counted: `unlogged_boots`, `unlogged_logins`.
+    What there was no room for under force-audit is counted: `unlogged_boots`, `unlogged_logins`. `version` grows with
+    every change.
     """
 
     def __init__(self, number: int, digest: bytes, entries: "list[Entry]", unlogged: tuple[int, int] = (0, 0)) -> None:
@@ -78,6 +79,7 @@ class AuditLog:
         self.digest = digest
         self._entries = entries
         self.unlogged_boots, self.unlogged_logins = unlogged
+        self.version = 0
 
     @classmethod
     def after_reset(cls, seed: bytes) -> "AuditLog":
@@ -106,8 +108,19 @@ class AuditLog:
         for position, entry in enumerate(self._entries):
             if entry.number == index:
                 del self._entries[: position + 1]
+                self.version += 1
                 return True
         return False
+
+    def count_boot(self) -> None:
+        """A power-up there was no room for."""
+        self.unlogged_boots = min(self.unlogged_boots + 1, 0xFFFF)
+        self.version += 1
+
+    def count_login(self) -> None:
+        """A step of a session's beginning there was no room for."""
+        self.unlogged_logins = min(self.unlogged_logins + 1, 0xFFFF)
+        self.version += 1
 
     def _append(self, tail: bytes) -> None:
         self.number = (self.number + 1) & 0xFFFF
@@ -115,3 +128,4 @@ class AuditLog:
         self.digest = hashlib.sha256(data + self.digest).digest()[:DIGEST_SIZE]
         self._entries.append(Entry(data, self.digest))
         del self._entries[:-CAPACITY]
+        self.version += 1

@@ -51,6 +51,37 @@ class Header:
         capabilities, number = reader.u64(), reader.u8()
         return cls(object_id, label, domains, capabilities, algorithm(number), reader.u64() if delegating else 0)
 
+    @classmethod
+    def of(cls, one: "StoredObject") -> "Header":
+        """What the object's creation said, but for the id that was chosen."""
+        return cls(one.id, one.label, one.domains, one.capabilities, one.algorithm, one.delegated)
+
+    def pack(self) -> bytes:
+        """All 61 bytes."""
+        masks = self.domains.to_bytes(2, "big") + self.capabilities.to_bytes(8, "big")
+        return (
+            self.id.to_bytes(2, "big")
+            + self.label
+            + masks
+            + bytes((self.algorithm,))
+            + self.delegated.to_bytes(8, "big")
+        )
+
+    def stored(self, kind: ObjectType, sequence: int, origin: int, material: bytes) -> "StoredObject":
+        """The object of this header."""
+        return StoredObject(
+            kind,
+            self.id,
+            self.label,
+            self.domains,
+            self.capabilities,
+            self.delegated,
+            self.algorithm,
+            sequence,
+            origin,
+            material,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:

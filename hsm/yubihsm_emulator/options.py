@@ -30,6 +30,8 @@ class Options:
         self.force_audit = Audit.OFF
         self.command_audit: dict[int, Audit] = dict.fromkeys(AUDIT_ORDER, Audit.OFF)
         self.disabled: set[Algorithm] = set()
+        self.version = 0
+        """Grows with every change."""
 
     def logs(self, command: int) -> bool:
         return self.command_audit.get(command, Audit.OFF) is not Audit.OFF
@@ -38,6 +40,7 @@ class Options:
         if len(value) != 1:
             raise DeviceError(ErrorCode.WRONG_LENGTH)
         self.force_audit = _changed(self.force_audit, value[0])
+        self.version += 1
 
     def set_command_audit(self, value: bytes) -> None:
         """Sets the listed commands, all or none. SESSION MESSAGE cannot be audited: INVALID DATA."""
@@ -48,6 +51,7 @@ class Options:
                 raise DeviceError(ErrorCode.INVALID_DATA)
             wanted[command] = _changed(known, setting)
         self.command_audit |= wanted
+        self.version += 1
 
     def set_algorithms(self, value: bytes) -> None:
         """Switches the listed algorithms off (0) or on (1), all or none."""
@@ -57,6 +61,7 @@ class Options:
                 raise DeviceError(ErrorCode.INVALID_DATA)
             (disabled.discard if setting else disabled.add)(Algorithm(number))
         self.disabled = disabled
+        self.version += 1
 
     def command_audit_pairs(self) -> bytes:
         return b"".join(bytes(pair) for pair in self.command_audit.items())

@@ -80,18 +80,7 @@ class Request:
             raise DeviceError(ErrorCode.INSUFFICIENT_PERMISSIONS)
         self.device.enabled(header.algorithm)
         self.place(kind, header.id)
-        one = StoredObject(
-            kind,
-            header.id,
-            header.label,
-            header.domains,
-            header.capabilities,
-            header.delegated,
-            header.algorithm,
-            0,
-            origin,
-            make(),
-        )
+        one = header.stored(kind, 0, origin, make())
         return self.keep(one).id.to_bytes(2, "big")
 
     def place(self, kind: ObjectType, object_id: int) -> int:

@@ -17,12 +17,12 @@ Key = tuple[ObjectType, int]
 class Filters:
     """What LIST OBJECTS asks for: all that are given must match. Masks match where any bit does."""
 
+    label: bytes | None = None
     id: int | None = None
     type: int | None = None
     domains: int | None = None
     capabilities: int | None = None
     algorithm: int | None = None
-    label: bytes | None = None
 
     def match(self, one: StoredObject) -> bool:
         return (
@@ -42,6 +42,8 @@ class ObjectStore:
         self._objects: dict[Key, StoredObject] = {}
         self._written: dict[Key, int] = {}
         self._pages = 0
+        self.version = 0
+        """Grows with every change."""
 
     def __iter__(self) -> Iterator[StoredObject]:
         return iter(self._objects.values())
@@ -58,9 +60,13 @@ class ObjectStore:
         """How often each (type, id) has been written since the last reset: survives deletion."""
         return self._written
 
+    def get(self, kind: ObjectType, object_id: int) -> StoredObject | None:
+        """The object, whoever asks."""
+        return self._objects.get((kind, object_id))
+
     def find(self, kind: ObjectType, object_id: int, domains: int) -> StoredObject:
         """The object, if one of these domains sees it; else OBJECT NOT FOUND."""
-        found = self._objects.get((kind, object_id))
+        found = self.get(kind, object_id)
         if found is None or not found.domains & domains:
             raise DeviceError(ErrorCode.OBJECT_NOT_FOUND)
         return found
@@ -102,6 +108,7 @@ class ObjectStore:
     def delete(self, one: StoredObject) -> None:
         del self._objects[one.type, one.id]
         self._pages -= one.pages
+        self.version += 1
 
     def restore(self, one: StoredObject) -> None:
         """Puts an object back as it was saved, sequence and all. `written` is restored by the caller."""
@@ -115,4 +122,5 @@ class ObjectStore:
         self._written[key] = writes + 1
         self._objects[key] = numbered
         self._pages += one.pages
+        self.version += 1
         return numbered

@@ -58,4 +58,8 @@ BACK_ENDS: Final[dict[str, Opener]] = {
     "software": software,
     "softhsm-inline": inline("inline_softhsm"),
     "softhsm-worker": behind_worker("softhsm_worker"),
+    "yubihsm-emulator": behind_worker("yubihsm_worker"),
 }
+
+WITHOUT_WRAPPED_KEYS: Final = frozenset({"yubihsm-emulator"})
+"""Their keys live on the device or in the daemon's memory; tests of wrapped keys ask for `wrapping_bench`."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from openk_hsm.errors import Unsupported
 from openk_hsm.inline import InlineLane
 from openk_hsm.pkcs11.backend import Pkcs11Backend
 from openk_hsm.seam import (
@@ -25,8 +27,9 @@ from openk_hsm.seam import (
     Wrapper,
 )
 from openk_hsm.uri import parse_uri
-from tests.hsm_contract.back_ends import BACK_ENDS
+from tests.hsm_contract.back_ends import BACK_ENDS, WITHOUT_WRAPPED_KEYS
 from tests.support.tokens import Token, answer, make_token, worker
+from tests.support.yubihsm import emulated, initialise
 
 SLOTS = count(FIRST_FREE_SLOT)
 
@@ -47,6 +50,16 @@ class Bench:
         made = await answer(self.lane.generate(spec, wrapper, context))
         assert made.blob is not None
         return self._keep(spec, Wrapped(wrapper, context, made.blob), made)
+
+    async def has(self, spec: KeySpec) -> bool:
+        """Whether the token makes such keys at all; where it does not, that it refuses to."""
+        if spec in self.info.wrapped | self.info.resident:
+            return True
+        with pytest.raises(Unsupported):
+            await answer(self.lane.generate(spec, ROOT, b"c"))
+        with pytest.raises(Unsupported):
+            await answer(self.lane.generate_resident(spec, "not possible", b"here"))
+        return False
 
     async def resident(self, spec: KeySpec) -> KeyHandle:
         """A fresh token object."""
@@ -97,8 +110,32 @@ def softhsm_worker(template_token: Token, tmp_path_factory: pytest.TempPathFacto
         yield socket
 
 
+@pytest.fixture(scope="session")
+def yubihsm_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An emulated YubiHSM that logs every command and refuses them when its log is full; openk may do what it needs."""
+    folder = tmp_path_factory.mktemp("yubihsm")
+    with emulated() as device:
+        device.add_authentication_key()
+        device.audit(forced=True)
+        pin = initialise(device, folder)
+        with worker(device.uri(), folder / "s", pin, os.environ):
+            yield folder / "s"
+
+
 @pytest.fixture(params=list(BACK_ENDS))
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    async with _opened(request) as under_test:
+        yield under_test
+
+
+@pytest.fixture(params=[name for name in BACK_ENDS if name not in WITHOUT_WRAPPED_KEYS])
+async def wrapping_bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    async with _opened(request) as under_test:
+        yield under_test
+
+
+@asynccontextmanager
+async def _opened(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     async with BACK_ENDS[request.param](request) as lane:
         under_test = Bench(lane, await answer(lane.info()))
         yield under_test

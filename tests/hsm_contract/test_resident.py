@@ -73,5 +73,6 @@ async def test_the_token_is_described(bench: Bench) -> None:
     info = await answer(bench.lane.info())
     assert len(info.identity) == 32
     assert info.serial
-    assert ROOT_KW.spec in info.wrapped
+    assert ROOT_KW.spec in info.wrapped | info.resident
+    assert bool(info.wrapped) is not info.resident_vaults
     assert bench.lane.health().state is LaneState.UP

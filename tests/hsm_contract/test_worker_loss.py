@@ -39,8 +39,8 @@ def mac(data: bytes = b"q", client: int = 0) -> Operation:
     return Operation(OpCode.MAC, 32, ROOT_MAC, Mechanism.HMAC_SHA_256, data, client=client)
 
 
-def sign(data: bytes) -> Operation:
-    return Operation(OpCode.SIGN, 64, AUDIT_KEY, Mechanism.EDDSA, data)
+def sign(data: bytes, client: int = 0) -> Operation:
+    return Operation(OpCode.SIGN, 64, AUDIT_KEY, Mechanism.EDDSA, data, client=client)
 
 
 @pytest.fixture
@@ -156,9 +156,9 @@ async def test_an_operation_that_kills_workers_is_given_up_and_its_neighbours_li
     process = start()
     async with lane_over([socket], limits=Limits(handoff_bytes=HANDOFF, hang=0.2)) as lane:
         await lane.ready()
-        killer = lane.submit(sign(b"hang here"))
+        killer = lane.submit(sign(b"hang here", client=7))
         neighbours = [lane.submit(mac()) for _ in range(20)]
-        for _ in range(2):
+        for _ in range(Limits().deaths):
             with trio.fail_after(10):
                 while process.poll() is None:  # noqa: ASYNC110 - a process sets no event
                     await trio.sleep(0.002)
@@ -169,7 +169,14 @@ async def test_an_operation_that_kills_workers_is_given_up_and_its_neighbours_li
                 await answer(killer)
             assert len({await answer(pending) for pending in neighbours}) == 1
             assert await answer(lane.submit(mac()))
-        assert lane.health().restarts == 2
+            with pytest.raises(Interrupted):  # the same again is refused unseen
+                await answer(lane.submit(sign(b"hang here", client=7)))
+            other, same_shape = sign(b"hang hair", client=7), sign(b"fine here", client=8)
+            assert await answer(lane.submit(same_shape))
+            with pytest.raises(Interrupted):
+                await answer(lane.submit(other))
+        assert lane.health().restarts == 3
+        assert (lane.health().quarantined, lane.health().rejected) == (1, 2)
     process.kill()
     process.wait()
 

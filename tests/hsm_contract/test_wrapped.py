@@ -46,21 +46,21 @@ async def use(bench: Bench, key: KeyHandle) -> bytes:
     return result
 
 
-async def test_wrappers_nest_as_vaults_do(bench: Bench) -> None:
-    vault = Wrapper(await bench.key(KW, ROOT, b"vault kw"), await bench.key(MAC, ROOT, b"vault mac"))
-    key = await bench.key(MAC, vault, b"key")
-    expected = await use(bench, key)
-    assert await use(bench, again(key)) == expected
+async def test_wrappers_nest_as_vaults_do(wrapping_bench: Bench) -> None:
+    vault = Wrapper(await wrapping_bench.key(KW, ROOT, b"vault kw"), await wrapping_bench.key(MAC, ROOT, b"vault mac"))
+    key = await wrapping_bench.key(MAC, vault, b"key")
+    expected = await use(wrapping_bench, key)
+    assert await use(wrapping_bench, again(key)) == expected
     for part in (key, vault.kw, vault.mac):
-        bench.lane.unload(part)
-    assert await use(bench, key) == expected
+        wrapping_bench.lane.unload(part)
+    assert await use(wrapping_bench, key) == expected
 
 
-async def test_another_context_wrapper_or_spec_does_not_open(bench: Bench) -> None:
-    vault = Wrapper(await bench.key(KW, ROOT, b"1 kw"), await bench.key(MAC, ROOT, b"1 mac"))
-    other = Wrapper(await bench.key(KW, ROOT, b"2 kw"), await bench.key(MAC, ROOT, b"2 mac"))
-    key = await bench.key(MAC, vault, b"payments/card 1")
-    assert await use(bench, key)
+async def test_another_context_wrapper_or_spec_does_not_open(wrapping_bench: Bench) -> None:
+    vault = Wrapper(await wrapping_bench.key(KW, ROOT, b"1 kw"), await wrapping_bench.key(MAC, ROOT, b"1 mac"))
+    other = Wrapper(await wrapping_bench.key(KW, ROOT, b"2 kw"), await wrapping_bench.key(MAC, ROOT, b"2 mac"))
+    key = await wrapping_bench.key(MAC, vault, b"payments/card 1")
+    assert await use(wrapping_bench, key)
     derive = KeySpec(Algorithm.HMAC_SHA_256, Purpose.DERIVE)
     wrong = [
         again(key, context=b"payments/card 2"),
@@ -73,54 +73,54 @@ async def test_another_context_wrapper_or_spec_does_not_open(bench: Bench) -> No
     ]
     for handle in wrong:
         with pytest.raises(InvalidCiphertext):
-            await use(bench, handle)
-    assert await use(bench, key)
+            await use(wrapping_bench, handle)
+    assert await use(wrapping_bench, key)
 
 
-async def test_an_aes_blob_does_not_open_as_a_generic_secret(bench: Bench) -> None:
+async def test_an_aes_blob_does_not_open_as_a_generic_secret(wrapping_bench: Bench) -> None:
     """KWP alone would allow it; then the key's use with HMAC tells about its value."""
-    key = await bench.key(KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT))
+    key = await wrapping_bench.key(KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT))
     with pytest.raises(InvalidCiphertext):
-        await use(bench, again(key, spec=MAC))
+        await use(wrapping_bench, again(key, spec=MAC))
 
 
-async def test_flipped_cut_and_extended_blobs_do_not_open(bench: Bench) -> None:
-    key = await bench.key(MAC)
+async def test_flipped_cut_and_extended_blobs_do_not_open(wrapping_bench: Bench) -> None:
+    key = await wrapping_bench.key(MAC)
     blob = cast(Wrapped, key.source).blob
     changed = [blob[:at] + bytes([blob[at] ^ 1]) + blob[at + 1 :] for at in range(len(blob))]
     changed += [blob[:-1], blob[:-8], blob + bytes(8), b"", bytes(len(blob)), blob[:54]]
     for wrong in changed:
         with pytest.raises(InvalidCiphertext):
-            await use(bench, again(key, blob=wrong))
-    assert await use(bench, key)
+            await use(wrapping_bench, again(key, blob=wrong))
+    assert await use(wrapping_bench, key)
 
 
-async def test_a_wrapping_key_that_does_not_open_spoils_what_it_wraps(bench: Bench) -> None:
-    vault = Wrapper(await bench.key(KW, ROOT, b"kw"), await bench.key(MAC, ROOT, b"mac"))
-    key = await bench.key(MAC, vault, b"key")
+async def test_a_wrapping_key_that_does_not_open_spoils_what_it_wraps(wrapping_bench: Bench) -> None:
+    vault = Wrapper(await wrapping_bench.key(KW, ROOT, b"kw"), await wrapping_bench.key(MAC, ROOT, b"mac"))
+    key = await wrapping_bench.key(MAC, vault, b"key")
     broken = Wrapper(again(vault.kw, context=b"else"), vault.mac)
     with pytest.raises(InvalidCiphertext):
-        await use(bench, again(key, wrapper=broken))
+        await use(wrapping_bench, again(key, wrapper=broken))
     with pytest.raises(InvalidCiphertext):
-        await answer(bench.lane.generate(MAC, broken, b"new"))
+        await answer(wrapping_bench.lane.generate(MAC, broken, b"new"))
 
 
-async def test_what_cannot_be_wrapped_is_refused(bench: Bench) -> None:
+async def test_what_cannot_be_wrapped_is_refused(wrapping_bench: Bench) -> None:
     for spec in (
         KeySpec(Algorithm.ML_DSA_65, Purpose.SIGN),
         KeySpec(Algorithm.ML_KEM_768, Purpose.ENCAPSULATE),
         KeySpec(Algorithm.AES_256_GCM, Purpose.SIGN),
     ):
         with pytest.raises(HsmError) as refused:
-            await answer(bench.lane.generate(spec, ROOT, b"c"))
+            await answer(wrapping_bench.lane.generate(spec, ROOT, b"c"))
         assert refused.value.code == "key.unsupported"
 
 
-async def test_every_spec_named_as_wrapped_really_is(bench: Bench) -> None:
+async def test_every_spec_named_as_wrapped_really_is(wrapping_bench: Bench) -> None:
     slow = {Algorithm.RSA_3072, Algorithm.RSA_4096}
-    for spec in bench.info.wrapped:
+    for spec in wrapping_bench.info.wrapped:
         if spec.algorithm not in slow:
-            made = await answer(bench.lane.generate(spec, ROOT, b"c"))
+            made = await answer(wrapping_bench.lane.generate(spec, ROOT, b"c"))
             assert made.blob
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from openk.wire.methods import METHODS
 from openk_daemon.call import Answer, Arguments, Call, Handler, Outcome, Sealed, Value
+from openk_daemon.handlers.hsm import HsmHandlers
 from openk_daemon.handlers.keys import KeyHandlers
 from openk_daemon.handlers.randomness import RandomHandlers
 from openk_daemon.handlers.secrets import SecretHandlers
@@ -28,6 +29,7 @@ from openk_daemon.store.seam import Record, Store, StoreError, Unit
 from openk_hsm.inline import InlineLane
 from openk_hsm.pending import Flow, drive
 from openk_hsm.seam import Lane
+from openk_hsm.selftest import Finding
 from openk_hsm.software import SoftwareBackend
 from openk_memory.pool import Pool
 
@@ -77,16 +79,21 @@ class Custody:
         self,
         *,
         lane: Lane | None = None,
+        hsms: Hsms | None = None,
         store: Store | None = None,
         pool: Pool = POOL,
         limits: KeyLimits | None = None,
         vaults_kept: int = 256,
     ) -> None:
+        """`hsms`: instead of one `lane`."""
         self.clock = Clock()
-        self.lane = lane or InlineLane(SoftwareBackend(allow=True))
+        hsms = hsms or Hsms.single(lane or InlineLane(SoftwareBackend(allow=True)))
+        self.lane = hsms.lane
         self.store = store or MemoryStore()
         self.pool = pool
-        self.hierarchy = Hierarchy(Hsms.single(self.lane), self.store, self.clock.wall, vaults_kept=vaults_kept)
+        self.failed: list[Finding] = []
+        """Checks of `hsm.selftest` that failed."""
+        self.hierarchy = Hierarchy(hsms, self.store, self.clock.wall, vaults_kept=vaults_kept)
         self.keyring = Keyring(self.hierarchy, pool, limits, self.clock.monotonic)
         self.keys = KeyHandlers(self.keyring, pool)
         self.handlers: dict[str, Handler] = {
@@ -94,6 +101,9 @@ class Custody:
             **self.keys.handlers(),
             **SecretHandlers(self.hierarchy, pool).handlers(),
             **RandomHandlers(self.lane, pool).handlers(),
+            **HsmHandlers(
+                hsms, dict.fromkeys(hsms, 1), self.keyring, lambda _, found: self.failed.append(found)
+            ).handlers(),
         }
 
     def again(self, limits: KeyLimits | None = None) -> Custody:

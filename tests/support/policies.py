@@ -16,7 +16,7 @@ ADMINISTRATOR = 900
 SYSTEM = Resource("System", "")
 NAMES = Names(
     users={0: "root", ADMINISTRATOR: "olga", 1000: "alice", 1001: "bob"},
-    groups={0: "root", 34: "backup", 1000: "alice", 1001: "bob"},
+    groups={0: "root", 34: "backup", 35: "operators", 1000: "alice", 1001: "bob"},
     member={0: (0,), ADMINISTRATOR: (ADMINISTRATOR,), 1000: (1000, 34), 1001: (1001,)},
 )
 """Users and groups that tests see, whatever the machine has."""

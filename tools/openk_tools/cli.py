@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from openk.wire.methods import METHODS
-from openk_tools import audit, special
+from openk_tools import audit, hsm, special
 from openk_tools.commands import command_of
 from openk_tools.failure import Failure, tell, tell_system, tell_usage
 from openk_tools.settings import options
@@ -22,6 +22,7 @@ _NOUNS = {
     "key": "Keys: create them and use them; they never leave.",
     "random": "Random bytes from the HSM.",
     "secret": "Secrets: put, get, list, delete.",
+    "hsm": "The HSMs: which they are, how they are, what is on them, how fast they are.",
     "policy": "Who may do what, and why.",
     "audit": "The signed log of everything that was asked.",
 }
@@ -57,6 +58,8 @@ def make() -> Root:
         nouns[words_of(method)[0]].add_command(command_of(method))
     for command in audit.COMMANDS:
         nouns["audit"].add_command(command)
+    for command in hsm.COMMANDS:
+        nouns["hsm"].add_command(command)
     for group in nouns.values():
         root.add_command(group)
     for single in special.commands(root):

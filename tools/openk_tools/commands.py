@@ -55,15 +55,15 @@ class Leaf(click.Command):
                     formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
 
 
-def command_of(method: Method) -> Leaf:
-    """The command for `method`: its parameters by rule and touch, its callback `run`."""
+def command_of(method: Method, path: str | None = None) -> Leaf:
+    """The command for `method`: its parameters by rule and touch, its callback `run`. `path`: its words, where they are
+    not the method's."""
 
     @click.pass_context
     def callback(context: click.Context, /, **values: Values) -> None:
         run(context, method, values)
 
-    path = " ".join(words_of(method))
-    made = Leaf(path, callback=callback, about=method.summary, params=_parameters(method), answers=method.result)
+    made = Leaf(path or " ".join(words_of(method)), callback=callback, about=method.summary, params=_parameters(method), answers=method.result)
     # A value that was typed after all is refused by `run`, which says why instead of repeating it.
     made.allow_extra_args = method.name == "secret.put"
     return made
@@ -160,8 +160,17 @@ def _options(field: Field) -> list[click.Parameter]:
                 )
             ]
         case Kind.TEXT:
-            return [click.Option([flag, field.name], metavar="TEXT", required=field.required, help=field.summary)]
-        case Kind.TEXTS | Kind.MAP | Kind.LIST:
+            complete = completion.COMPLETERS.get(field.name)
+            return [
+                click.Option(
+                    [flag, field.name],
+                    metavar="TEXT",
+                    required=field.required,
+                    shell_complete=complete,
+                    help=field.summary,
+                )
+            ]
+        case Kind.TEXTS | Kind.MAP | Kind.LIST | Kind.INTEGERS:
             raise AssertionError(field)
 
 

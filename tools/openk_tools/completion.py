@@ -61,6 +61,12 @@ def _inside(method: str, listed: str, named: str) -> Completer:
     return complete
 
 
+def _hsms(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    del parameter
+    names = _names(context, "hsm.list", {}, "hsms", "hsm")
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 def _actions(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     del context, parameter
     return [CompletionItem(name) for name in METHODS if name.startswith(incomplete)]
@@ -70,5 +76,6 @@ COMPLETERS: Final[dict[str, Completer]] = {
     "vault": _vaults,
     "key": _inside("key.list", "keys", "key"),
     "secret": _inside("secret.list", "secrets", "secret"),
+    "hsm": _hsms,
     "action": _actions,
 }

@@ -59,6 +59,12 @@ def from_json(value: Value) -> Value:
     return value
 
 
+def rows_of(answer: Answer, name: str) -> list[Answer]:
+    """A list of maps in `answer`; what is none is left out."""
+    value = answer.get(name)
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
 def show_json(answer: Answer) -> None:
     click.echo(json.dumps(jsonable(answer), indent=2, ensure_ascii=False, default=str))
 

@@ -11,7 +11,7 @@ import click
 
 from openk.wire.methods import METHODS
 from openk_tools import completion, material
-from openk_tools.commands import Leaf
+from openk_tools.commands import Leaf, command_of
 from openk_tools.rendering import from_json, listing, pairs, show, show_json, table
 from openk_tools.session import Session
 from openk_tools.settings import Settings
@@ -21,7 +21,7 @@ _STATUS: Final = {"ok": 0, "degraded": 1, "failed": 69}
 
 
 def commands(root: click.Command) -> list[click.Command]:
-    return [_health(), _methods(), _call(), _completion(root), _version()]
+    return [_health(), _seal(), _unseal(), _methods(), _call(), _completion(root), _version()]
 
 
 def _leaf(name: str, callback: Callable[..., object], text: str, *params: click.Parameter) -> Leaf:
@@ -44,6 +44,15 @@ def _health() -> Leaf:
         context.exit(_STATUS.get(status, _STATUS["failed"]))
 
     return _leaf("health", health, "Is all well? Exit status 0: ok, 1: degraded, 69: failed or unreachable.")
+
+
+def _seal() -> Leaf:
+    """`openk seal`: short, for whoever is in a hurry."""
+    return command_of(METHODS["system.seal"], "seal")
+
+
+def _unseal() -> Leaf:
+    return command_of(METHODS["system.unseal"], "unseal")
 
 
 def _methods() -> Leaf:

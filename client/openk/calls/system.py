@@ -6,7 +6,16 @@ from typing import Literal
 
 from openk.answers import Answer, Reply
 from openk.operation import Operation, operate
-from openk.results import AuditEntry, AuditHead, AuditProof, Health, Hello, PolicyEpoch, PolicyExplanation
+from openk.results import (
+    AuditEntry,
+    AuditHead,
+    AuditProof,
+    Health,
+    Hello,
+    PolicyEpoch,
+    PolicyExplanation,
+    SealState,
+)
 from openk.secret import Buffer, Secret
 
 
@@ -42,6 +51,16 @@ def info() -> Operation[Answer]:
 def metrics() -> Operation[str]:
     """Metrics in the Prometheus text format."""
     return operate("system.metrics", lambda reply: reply.text("text"))
+
+
+def seal(reason: str | None = None) -> Operation[SealState]:
+    """Wipe every key, log the HSMs out; from then on the answer is daemon.sealed. `reason` goes to the audit log."""
+    return operate("system.seal", lambda reply: SealState(reply.flag("sealed"), []), reason=reason)
+
+
+def unseal() -> Operation[SealState]:
+    """Have the workers log in anew and serve again. Takes seconds."""
+    return operate("system.unseal", lambda reply: SealState(reply.flag("sealed"), reply.texts("hsms")))
 
 
 def random_bytes(length: int | None = None) -> Operation[Secret]:

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     TEXTS = "texts"  # list of text
     MAP = "map"  # results only: a map described in the summary
     LIST = "list"  # results only: a list of maps described in the summary
+    INTEGERS = "integers"  # results only: a list of integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ ALGORITHMS: Final = (
 PURPOSES: Final = ("encrypt", "wrap", "mac", "derive", "sign", "decrypt", "agree", "encapsulate")
 PROTECTIONS: Final = ("wrapped", "resident", "cached")
 HASHES: Final = ("sha-1", "sha-256", "sha-384", "sha-512")
+HSM_CHECKS: Final = ("random", "hmac", "audit-key", "signature", "agreement", "wrapping", "context", "blob", "sealing", "seal")
+HSM_OPERATIONS: Final = ("random", "hmac-sha-256", "aes-256-gcm", "ed25519", "p-256", "generate-p-256")
 NAME_MOST: Final = 256
 
 _KEY = Field("key", Kind.TEXT, "The key, as VAULT/NAME.", most=NAME_MOST)
@@ -75,6 +78,7 @@ _LIMIT = Field("limit", Kind.INTEGER, "At most so many.", required=False, most=1
 _INPUT = Field("input", Kind.BYTES, "What to work on.", secret=True)
 _MESSAGE = Field("input", Kind.BYTES, "What to work on.")
 _LENGTH = Field("length", Kind.INTEGER, "Bytes wanted.", required=False, most=4096)
+_HSM = Field("hsm", Kind.TEXT, "Which HSM, as configured; the first when left out.", required=False, most=32)
 
 
 def _out(name: str, summary: str, kind: Kind = Kind.BYTES, *, secret: bool = False, required: bool = True) -> Field:
@@ -89,6 +93,14 @@ _DESCRIPTION = (
     _out("versions", "Each version: version, created (RFC 3339), uses (nil where not limited, so not counted).", Kind.LIST),
 )  # fmt: skip
 
+_VAULT_SHOWN = (
+    _out("vault", "Its name.", Kind.TEXT),
+    _out("created", "RFC 3339.", Kind.TEXT),
+    _out("hsm", "Which HSM its keys live on, as configured.", Kind.TEXT, required=False),
+)
+
+_HSM_USED = _out("hsm", "Which HSM, as configured.", Kind.TEXT)
+
 _TABLE: Final = (
     Method("system.hello", "Open a session: says who the caller is and settles the form of errors.", "System", None,
            (Field("errors", Kind.TEXT, "map: errors as maps.", required=False, most=8, choices=("map", "pair")),),
@@ -101,11 +113,17 @@ _TABLE: Final = (
            result=(_out("status", "ok, degraded or failed.", Kind.TEXT), _out("components", "State of each part.", Kind.MAP))),
     Method("system.info", "Versions, HSM lanes, store, uptime.", "System", None, result=(_out("info", "Facts.", Kind.MAP),)),
     Method("system.metrics", "Metrics in the Prometheus text format.", "System", None, result=(_out("text", "The exposition.", Kind.TEXT),)),
+    Method("system.seal", "Wipe every key, log the HSMs out, and serve nothing until somebody unseals.", "System", None,
+           (Field("reason", Kind.TEXT, "Why, for the audit log.", required=False, most=256),),
+           result=(_out("sealed", "True.", Kind.FLAG),)),
+    Method("system.unseal", "Have the workers log in anew, each with the PIN from its own source, and serve again.", "System", None,
+           result=(_out("sealed", "False.", Kind.FLAG), _out("hsms", "HSMs that logged in.", Kind.TEXTS))),
     Method("vault.create", "Create a vault: a place for keys and secrets with keys of its own.", "Vault", "vault",
-           (_VAULT,), result=(_out("vault", "Its name.", Kind.TEXT), _out("created", "RFC 3339.", Kind.TEXT)), changes=True),
-    Method("vault.list", "List vaults.", "System", None, (_AFTER, _LIMIT), result=(_out("vaults", "Each: vault, created.", Kind.LIST),)),
+           (_VAULT, Field("hsm", Kind.TEXT, "Which HSM its keys live on, as configured; the first when left out.", required=False, most=32)),
+           result=_VAULT_SHOWN, changes=True),
+    Method("vault.list", "List vaults.", "System", None, (_AFTER, _LIMIT), result=(_out("vaults", "Each: vault, created, hsm.", Kind.LIST),)),
     Method("vault.describe", "Describe a vault.", "Vault", "vault", (_VAULT,),
-           result=(_out("vault", "Its name.", Kind.TEXT), _out("created", "RFC 3339.", Kind.TEXT))),
+           result=_VAULT_SHOWN),
     Method("key.create", "Create a key in a vault.", "Key", "key", (
         _KEY,
         Field("algorithm", Kind.TEXT, "What key.", most=32, choices=ALGORITHMS),
@@ -172,6 +190,45 @@ _TABLE: Final = (
     Method("secret.delete", "Delete a secret with all versions, or one version.", "Secret", "secret",
            (_SECRET, Field("version", Kind.INTEGER, "Only this version.", required=False, most=1 << 31)),
            result=(_out("secret", "VAULT/NAME", Kind.TEXT), _out("deleted", "Versions deleted.", Kind.INTEGER)), changes=True),
+    Method("hsm.list", "List the HSMs that are configured.", "System", None,
+           result=(_out("hsms", "Each: hsm, state, workers (connected), configured (workers), backend, label, model, serial, firmware "
+                                "(nil where no worker has connected yet).", Kind.LIST),)),
+    Method("hsm.info", "What the token is and what it can do, as it answered to probes.", "System", None, (_HSM,),
+           result=(_HSM_USED, _out("backend", "pkcs11, yubihsm or software.", Kind.TEXT), _out("label", "The token's label.", Kind.TEXT),
+                   _out("model", "Its model.", Kind.TEXT), _out("serial", "Its serial number.", Kind.TEXT),
+                   _out("firmware", "Its firmware's version.", Kind.TEXT),
+                   _out("identity", "Hex: what stores are bound to; another token, or other root keys, have another.", Kind.TEXT),
+                   _out("chosen", "What was negotiated with it, by purpose.", Kind.MAP),
+                   _out("mechanisms", "What it really does.", Kind.TEXTS), _out("missing", "What openk could use, and it lacks.", Kind.TEXTS),
+                   _out("keys", "Each: algorithm, purpose, resident, wrapped, cached: which protections are possible.", Kind.LIST))),
+    Method("hsm.status", "How the HSMs are, and what to do about it.", "System", None,
+           (Field("hsm", Kind.TEXT, "Only this one.", required=False, most=32),),
+           result=(_out("hsms", "Each: hsm, state (starting, up, restarting, down, latched, diverged, sealed), workers, configured, queued, in_flight; "
+                                "since the start: restarts, replayed, quarantined, timed_out, busy, rejected, trips (of the breaker); "
+                                "breaker (open: requests are refused at once), latched (a wrong PIN is not tried again), "
+                                "retry_after (milliseconds, or nil), advice.", Kind.LIST),)),
+    Method("hsm.objects", "The token's objects, each matched to what openk knows: what nobody knows, and what is missing.", "System", None, (_HSM,),
+           result=(_HSM_USED,
+                   _out("objects", "Each: state (ok, unknown, missing, doubled), role (root, audit, vault, key, unfinished, none), name, version, "
+                                   "label, id (hex), kind, algorithm.", Kind.LIST),
+                   _out("unknown", "Objects that openk did not make.", Kind.INTEGER), _out("missing", "Objects that should be there.", Kind.INTEGER),
+                   _out("doubled", "Objects that are there twice.", Kind.INTEGER),
+                   _out("keys", "Keys that were looked at.", Kind.INTEGER),
+                   _out("complete", "False: there are more keys than one request looks at, so some objects have no name here.", Kind.FLAG))),
+    Method("hsm.selftest", "Known-answer tests through the daemon, the worker and the HSM; nothing stays on the token.", "System", None,
+           (_HSM, Field("check", Kind.TEXT, "Only this one.", required=False, most=16, choices=HSM_CHECKS)),
+           result=(_HSM_USED, _out("passed", "No check failed.", Kind.FLAG),
+                   _out("checks", "Each: check, outcome (ok, failed, unsupported), text, microseconds.", Kind.LIST))),
+    Method("hsm.attest", "The certificates by which the device vouches for a resident key.", "Key", "key", (_KEY, _VERSION),
+           result=(_out("key", "VAULT/NAME", Kind.TEXT), _KEY_VERSION, _HSM_USED,
+                   _out("pem", "Certificates (RFC 7468): the key's own first, then those of the device.", Kind.TEXT))),
+    Method("hsm.bench", "Measure one operation, one at a time, for a short while: other clients are served in between.", "System", None,
+           (_HSM, Field("operation", Kind.TEXT, "What to measure.", most=16, choices=HSM_OPERATIONS),
+            Field("count", Kind.INTEGER, "At most so many operations; 200 when left out.", required=False, most=1000),
+            Field("milliseconds", Kind.INTEGER, "At most so long; 200 when left out.", required=False, most=1000)),
+           result=(_HSM_USED, _out("operation", "What was measured.", Kind.TEXT),
+                   _out("per_second", "Operations a second.", Kind.INTEGER), _out("p50", "Microseconds.", Kind.INTEGER),
+                   _out("p99", "Microseconds.", Kind.INTEGER), _out("times", "Microseconds of each operation, in order.", Kind.INTEGERS))),
     Method("policy.explain", "Who may do what, why, and what would change the answer.", "System", None, (
         Field("action", Kind.TEXT, "A method name.", most=64),
         Field("resource", Kind.TEXT, "VAULT, VAULT/NAME, or nothing for the system.", required=False, most=NAME_MOST),

@@ -176,10 +176,11 @@ class LogLedger:
             self._wishes.append(fulfil)
             self._wake.set()
 
-    async def recover(self) -> Recovery:
+    async def recover(self, *, signing: bool = True) -> Recovery:
         """Examine the log against its last checkpoint, sign what a crash left unsigned, with a record that says
         so, and admit requests. The store must be running. Raises AuditDamaged, or AuditUnavailable when HSM
-        or disk do not do it: the daemon must not start then. On a disk short of space it starts paused."""
+        or disk do not do it: the daemon must not start then. On a disk short of space it starts paused. Without
+        `signing` (the daemon is sealed: the HSM is logged out) what is unsigned waits for `run`."""
         size = self._store.log_size()
         finding = await examine(
             self._store, self._tiles, self._origin, self._public, self._rules.depth, self._rules.unaudited
@@ -196,7 +197,8 @@ class LogLedger:
                 await self._record({"event": "audit.recovered", "unsigned": size - signed, "first": signed})
             if found:
                 await self._tell(found)
-            await self._publisher.publish()
+            if signing:
+                await self._publisher.publish()
         except (StoreError, NotPublished) as error:
             raise AuditUnavailable(str(error)) from error
         self._finding = finding

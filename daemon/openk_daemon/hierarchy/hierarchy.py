@@ -133,6 +133,12 @@ class Hierarchy:
             self.touched = False
             scrub()
 
+    def forget(self) -> None:
+        """Give back all session objects and scrub registers and stack; vaults are loaded anew when asked for."""
+        self._vaults.clear()
+        self.touched = False
+        scrub()
+
     def close(self) -> None:
         """Give back all session objects. Idempotent."""
         self._vaults.clear()

@@ -148,6 +148,13 @@ class Keyring:
         self.hierarchy.tidy()
         return self.openings.sweep()
 
+    def forget(self) -> None:
+        """Wipe cached keys, give back session objects, know no key any more: each is read anew when it is asked for.
+        Counts of uses that were reserved and not used are lost, so they are over-counted."""
+        self.openings.clear()
+        self._states.clear()
+        self.hierarchy.forget()
+
     async def close(self) -> None:
         """Make usage counts exact, wipe cached keys, give back session objects. Raises StoreError, HsmError after
         wiping. The keyring must not be used again."""

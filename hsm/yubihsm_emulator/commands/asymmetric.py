@@ -1,5 +1,6 @@
 """Asymmetric keys: made, read out (public part), signed with, decrypted with, agreed with."""
 
+from functools import partial
 from typing import Final
 
 from yubihsm_emulator.codes import Algorithm, Capability, Command, ObjectType, Origin
@@ -22,7 +23,7 @@ def put(request: Request) -> bytes:
     reader = request.reader()
     header = Header.read(reader)
     private = reader.rest()
-    make = lambda: keypairs.from_private(header.algorithm, private)  # noqa: E731
+    make = partial(keypairs.from_private, header.algorithm, private)
     return request.create(ObjectType.ASYMMETRIC_KEY, header, make, Origin.IMPORTED)
 
 
@@ -30,7 +31,7 @@ def generate(request: Request) -> bytes:
     reader = request.reader()
     header = Header.read(reader)
     reader.end()
-    make = lambda: keypairs.generate(header.algorithm)  # noqa: E731
+    make = partial(keypairs.generate, header.algorithm)
     return request.create(ObjectType.ASYMMETRIC_KEY, header, make, Origin.GENERATED)
 
 

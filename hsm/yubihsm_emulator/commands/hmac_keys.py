@@ -1,5 +1,6 @@
 """HMAC keys: sign and verify."""
 
+from functools import partial
 from typing import Final
 
 from yubihsm_emulator.codes import Capability, Command, ObjectType, Origin
@@ -13,7 +14,7 @@ def put(request: Request) -> bytes:
     reader = request.reader()
     header = Header.read(reader)
     key = reader.rest()
-    make = lambda: hmac_key.from_key(header.algorithm, key)  # noqa: E731
+    make = partial(hmac_key.from_key, header.algorithm, key)
     return request.create(ObjectType.HMAC_KEY, header, make, Origin.IMPORTED)
 
 
@@ -21,7 +22,7 @@ def generate(request: Request) -> bytes:
     reader = request.reader()
     header = Header.read(reader)
     reader.end()
-    make = lambda: hmac_key.generate(header.algorithm)  # noqa: E731
+    make = partial(hmac_key.generate, header.algorithm)
     return request.create(ObjectType.HMAC_KEY, header, make, Origin.GENERATED)
 
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from yubihsm_emulator.codes import Algorithm, Capability, Command, ObjectType, Origin
+from yubihsm_emulator.commands import attestation
 from yubihsm_emulator.errors import DeviceError, ErrorCode
 from yubihsm_emulator.objects import Header
 from yubihsm_emulator.request import Request
@@ -19,6 +20,9 @@ def put_opaque(request: Request) -> bytes:
 
 
 def get_opaque(request: Request) -> bytes:
+    """Id 0 is the certificate of the built-in attestation key."""
+    if request.data == attestation.BUILT_IN.to_bytes(2, "big"):
+        return attestation.certificate(request.device)
     return _get(request, ObjectType.OPAQUE)
 
 

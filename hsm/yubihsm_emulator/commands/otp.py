@@ -1,6 +1,7 @@
 """Keys for Yubico OTP: credentials sealed, sealed anew for another key, one-time passwords read."""
 
 import os
+from functools import partial
 from typing import Final
 
 from yubihsm_emulator.codes import Capability, Command, ObjectType, Origin
@@ -27,7 +28,7 @@ def generate(request: Request) -> bytes:
     header = Header.read(reader)
     nonce_id = reader.take(otp.NONCE_ID)
     reader.end()
-    make = lambda: nonce_id + os.urandom(otp.key_size(header.algorithm))  # noqa: E731
+    make = partial(otp.generate, header.algorithm, nonce_id)
     return request.create(ObjectType.OTP_AEAD_KEY, header, make, Origin.GENERATED)
 
 

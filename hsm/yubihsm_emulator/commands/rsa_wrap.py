@@ -1,6 +1,7 @@
 """Public wrap keys, and objects exported and imported under RSA-AES key wrap: whole, or only their key."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from yubihsm_emulator.codes import Algorithm, Capability, Command, ObjectType, Origin
@@ -22,7 +23,7 @@ def put_public_wrap_key(request: Request) -> bytes:
     modulus = reader.rest()
     if len(modulus) != rsa.modulus_size(header.algorithm):
         raise DeviceError(ErrorCode.WRONG_LENGTH)
-    make = lambda: rsa.from_modulus(header.algorithm, modulus)  # noqa: E731
+    make = partial(rsa.from_modulus, header.algorithm, modulus)
     return request.create(ObjectType.PUBLIC_WRAP_KEY, header, make, Origin.IMPORTED)
 
 

@@ -1,5 +1,6 @@
 """Symmetric keys: AES-ECB and AES-CBC over whole blocks."""
 
+from functools import partial
 from typing import Final
 
 from yubihsm_emulator.codes import Algorithm, Capability, Command, ObjectType, Origin
@@ -23,7 +24,7 @@ def generate(request: Request) -> bytes:
     reader = request.reader()
     header = Header.read(reader)
     reader.end()
-    make = lambda: aes.generate(header.algorithm)  # noqa: E731
+    make = partial(aes.generate, header.algorithm)
     return request.create(ObjectType.SYMMETRIC_KEY, header, make, Origin.GENERATED)
 
 

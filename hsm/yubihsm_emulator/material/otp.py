@@ -48,6 +48,11 @@ def key_size(algorithm: int) -> int:
     return size
 
 
+def generate(algorithm: int, nonce_id: bytes) -> bytes:
+    """Material of a new key with that nonce id (4 bytes)."""
+    return nonce_id + os.urandom(key_size(algorithm))
+
+
 def seal(material: bytes, credential: bytes) -> bytes:
     """A fresh AEAD of a credential (key ‖ private id, 22 bytes)."""
     nonce = os.urandom(_NONCE)

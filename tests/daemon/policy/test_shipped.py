@@ -1,4 +1,4 @@
-"""The shipped set: deny, but for greetings and administrators; and the three examples as their comments say."""
+"""The shipped set: deny, but for greetings and administrators; and the four examples as their comments say."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shipped(tmp_path: Path) -> Engine:
     return engine(tmp_path / "policies")
 
 
-@pytest.fixture(params=["web-service", "backup-group", "ci-signer"])
+@pytest.fixture(params=["web-service", "backup-group", "ci-signer", "operators"])
 def with_example(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     return engine(tmp_path / "policies", {f"20-{request.param}.cedar": example(f"{request.param}.cedar")})
 
@@ -91,6 +91,12 @@ def test_the_backup_group_never_deletes_not_even_as_administrator(tmp_path: Path
     both = caller(900, groups=(34,), administrator=True)
     assert allowed(policy, both) == {*METHODS, EXPLAIN_OTHERS} - {"secret.put", "secret.delete"}
     assert policy.decide(both, "secret.delete", secret("payments/db")).policies == ("20-backup-group.never-change",)
+
+
+def test_operators_watch_and_use_nothing(tmp_path: Path) -> None:
+    policy = with_file(tmp_path, "operators.cedar")
+    watching = {"system.health", "system.info", "system.metrics", "hsm.list", "hsm.info", "hsm.status"}
+    assert allowed(policy, caller(1000, groups=(35,))) == EVERYBODY | watching
 
 
 def test_the_runner_signs_with_p256_keys_of_releases(tmp_path: Path) -> None:

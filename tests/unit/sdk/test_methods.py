@@ -12,7 +12,7 @@ import pytest
 
 import openk
 import openk.trio
-from openk import awaited, later, now
+from openk import nouns
 from openk.answers import Misfit, Reply, decode_result
 from openk.errors import Error, KeyFault, Unintelligible
 from openk.operation import Operation, operate_untyped
@@ -22,11 +22,11 @@ from openk.wire.methods import METHODS, Field, Kind, Method
 from openk.wire.reader import Limits, Reader, Request, Response
 from openk.wire.writer import lay_out_request
 
-SPACES = {"system": "System", "vault": "Vaults", "key": "Keys", "random": "Randomness", "secret": "Secrets", "policy": "Policies", "audit": "Audit"}  # fmt: skip
+SPACES = {"system": "System", "vault": "Vaults", "key": "Keys", "random": "Randomness", "secret": "Secrets", "hsm": "Hsms", "policy": "Policies", "audit": "Audit"}  # fmt: skip
 BATCH = [name for name, method in METHODS.items() if method.item]
 SAMPLES: dict[Kind, object] = {
     Kind.BYTES: b"bytes", Kind.TEXT: "text", Kind.INTEGER: 3, Kind.FLAG: True, Kind.FIELDS: {"a": b"x"},
-    Kind.TEXTS: ["a", "b"], Kind.MAP: {"message_bytes": 5},
+    Kind.TEXTS: ["a", "b"], Kind.INTEGERS: [1, 2], Kind.MAP: {"message_bytes": 5},
 }  # fmt: skip
 ROWS = {
     "vaults": {"vault": "v", "created": "t"},
@@ -35,12 +35,31 @@ ROWS = {
     "secrets": {"secret": "v/s", "version": 1, "created": "t"},
     "entries": {"index": 0, "entry": "{}"},
     "methods": {"name": "system.ping"},
+    "checks": {"check": "random", "outcome": "ok", "text": "t", "microseconds": 3},
+    "objects": {
+        "state": "ok",
+        "role": "key",
+        "name": "v/k",
+        "version": 1,
+        "label": "l",
+        "id": "00",
+        "kind": "private",
+        "algorithm": "p-256",
+    },
+}
+_HSM = {"hsm": "main", "state": "up", "workers": 1, "configured": 1}
+_COUNTED = ("queued", "in_flight", "restarts", "replayed", "quarantined", "timed_out", "busy", "rejected", "trips")
+_COUNTS = dict.fromkeys(_COUNTED, 0)
+ROWS_OF: dict[str, dict[str, dict[str, object]]] = {
+    "hsm.list": {"hsms": {**_HSM, "label": "t"}},
+    "hsm.status": {"hsms": {**_HSM, **_COUNTS, "breaker": False, "latched": False, "advice": ""}},
+    "hsm.info": {"keys": {"algorithm": "a", "purpose": "p", "resident": True, "wrapped": True, "cached": False}},
 }
 
 
 def make(name: str, suffix: str = "") -> Callable[..., Operation[object]]:
     noun, verb = name.split(".")
-    found: Verb[..., object] = getattr(getattr(now, SPACES[noun]), verb + suffix)
+    found: Verb[..., object] = getattr(getattr(nouns, SPACES[noun]), verb + suffix)
     return found.make
 
 
@@ -49,8 +68,9 @@ def sample(field: Field) -> object:
 
 
 def result_of(method: Method) -> dict[str, object]:
+    rows = {**ROWS, **ROWS_OF.get(method.name, {})}
     return {
-        field.name: [ROWS[field.name]] if field.kind is Kind.LIST else SAMPLES[field.kind] for field in method.result
+        field.name: [rows[field.name]] if field.kind is Kind.LIST else SAMPLES[field.kind] for field in method.result
     }
 
 
@@ -79,32 +99,28 @@ def test_batch_parameters_are_those_of_the_table(name: str) -> None:
     assert set(parameters) == {field.name for field in METHODS[name].fields} | {"items"}
 
 
-def test_every_client_has_the_same_methods_and_no_others() -> None:
+def test_there_are_the_methods_of_the_table_and_no_others() -> None:
     expected = {name: set[str]() for name in SPACES.values()}
     for name, method in METHODS.items():
         noun, verb = name.split(".")
         expected[SPACES[noun]] |= {verb, f"{verb}_many"} if method.item else {verb}
-    for module in (now, awaited, later):
-        for space, verbs in expected.items():
-            found = {name: verb for name, verb in vars(getattr(module, space)).items() if isinstance(verb, Verb)}
-            assert set(found) == verbs
-            assert all(verb.make is getattr(now, space).__dict__[name].make for name, verb in found.items())
+    for space, verbs in expected.items():
+        found = {name for name, verb in vars(getattr(nouns, space)).items() if isinstance(verb, Verb)}
+        assert found == verbs
 
 
 def test_clients_have_every_noun(tmp_path: object) -> None:
     client = openk.Client(f"{tmp_path}/none")
-    nouns = {"system": now.System, "vault": now.Vaults, "key": now.Keys, "random": now.Randomness}
-    nouns |= {"secret": now.Secrets, "policy": now.Policies, "audit": now.Audit}
     for calls in (client, client.within(1), client.pipeline(), openk.trio.Client(f"{tmp_path}/none")):
-        for noun, space in nouns.items():
-            assert type(getattr(calls, noun)).__name__ == space.__name__
+        for noun, space in SPACES.items():
+            assert type(getattr(calls, noun)).__name__ == space
 
 
 def test_a_bound_method_shows_signature_and_help(tmp_path: object) -> None:
     client = openk.Client(f"{tmp_path}/none")
     assert client.key.encrypt is client.key.encrypt
     assert list(inspect.signature(client.key.encrypt).parameters) == ["key", "input", "aad", "version", "hash"]
-    assert client.key.encrypt.__doc__ == now.Keys.encrypt.__doc__
+    assert client.key.encrypt.__doc__ == nouns.Keys.encrypt.__doc__
     assert "AES" in (client.key.encrypt.__doc__ or "")
 
 
