@@ -40,6 +40,8 @@ class Limits:
     """A worker is asked for its health this often, busy or not: a YubiHSM ends sessions that are idle for 30 s."""
     deaths: int = 3
     """An operation is quarantined when so many workers died under it, all but the first with nothing else in flight."""
+    stall: float = 2.0
+    """In a group, a worker that lets a batch wait for so long gets no more while another member serves."""
     quarantine: float = 60.0
     """For so long the same client's operations of that shape are refused."""
 

@@ -58,6 +58,10 @@ class Untrusted(HsmError):
     code = "hsm.untrusted"
 
 
+class Diverged(Untrusted):
+    """A member of a group has other root keys than the group."""
+
+
 class Unsupported(HsmError):
     code = "key.unsupported"
 

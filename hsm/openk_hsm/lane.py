@@ -11,7 +11,7 @@ settled from the task that reads a link.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -24,6 +24,7 @@ from openk_hsm.dealer import Dealer
 from openk_hsm.dialling import Limits, dial
 from openk_hsm.errors import (
     Busy,
+    Diverged,
     HsmError,
     Interrupted,
     Sealed,
@@ -46,9 +47,10 @@ from openk_hsm.seam import (
     Replay,
     TokenInfo,
 )
-from openk_hsm.waiting import Waiting
+from openk_hsm.waiting import Handed, Waiting
 
 Report = Callable[[str, Mapping[str, object]], None]
+Proof = Callable[[Link], Awaitable[None]]
 
 FIRST_DELAY: Final = 0.01
 LONGEST_DELAY: Final = 1.0
@@ -56,6 +58,10 @@ _QUEUED_COST: Final = 20
 NOBODY_DELAY: Final = 0.1
 """Between tries while nobody listens: a worker starts in 0.2 s, and a try costs 20 microseconds."""
 TICK: Final = 0.25
+
+
+def _nothing() -> None:
+    """The default: nobody wants to know."""
 
 
 def _report_nothing(event: str, fields: Mapping[str, object]) -> None:
@@ -89,6 +95,10 @@ class WorkerLane(Calls):
         self._links: list[Link] = []
         self._info: TokenInfo | None = None
         self._expected: bytes | None = None
+        self.prove: Proof | None = None
+        """Asked of each link before it is used; raises HsmError when it must not be."""
+        self.on_change: Callable[[], None] = _nothing
+        """Called when a worker has come or gone, or the breaker has opened."""
         self._info_waiters: list[Pending[TokenInfo]] = []
         self._refusal: HsmError | None = None
         self._since = monotonic()  # when the last worker was there
@@ -168,6 +178,17 @@ class WorkerLane(Calls):
         return (self._queue.count * _QUEUED_COST + sum(link.cost for link in links)) / len(links)
 
     @property
+    def stalled(self) -> bool:
+        """Whether every worker lets a batch wait for longer than it should: hung, or busy with something long."""
+        patience = monotonic() - self._limits.stall
+        return all(any(batch.sent < patience for batch in link.batches.values()) for link in self._links)
+
+    @property
+    def token(self) -> TokenInfo | None:
+        """What the worker that connected last said of the token; None before the first."""
+        return self._info
+
+    @property
     def state(self) -> LaneState:
         if not self._seal.open or (isinstance(self._refusal, Sealed) and not self._links):
             return LaneState.SEALED
@@ -175,6 +196,8 @@ class WorkerLane(Calls):
             return LaneState.UP
         if isinstance(self._refusal, WrongPin):
             return LaneState.LATCHED
+        if isinstance(self._refusal, Diverged):
+            return LaneState.DIVERGED
         if not self._open:
             return LaneState.DOWN
         return LaneState.RESTARTING if self._ever_up else LaneState.STARTING
@@ -240,6 +263,20 @@ class WorkerLane(Calls):
             if link.info.identity != identity:
                 link.socket.shutdown(socket.SHUT_RDWR)  # its reader sees the end
 
+    def give_up(self) -> None:
+        """Drop every worker; those that come must prove themselves anew."""
+        for link in self._links:
+            link.socket.shutdown(socket.SHUT_RDWR)  # its reader sees the end
+
+    def hand_over(self) -> Handed:
+        """Take out what waits here, for another lane of the same root keys."""
+        return self._waiting.hand_over()
+
+    def take_over(self, handed: Handed) -> None:
+        """Queue what another lane had."""
+        self._waiting.take_over(handed)
+        self._wake()
+
     async def ready(self) -> TokenInfo:
         """Wait for the first worker. Raises HsmError when the PIN latched or the breaker opened."""
         while self._info is None:
@@ -287,6 +324,7 @@ class WorkerLane(Calls):
         self._report("hsm down", {"lane": self.name, "code": outage.code})
         self._fail_waiting(outage)
         self._announce()
+        self.on_change()
 
     def _keep_alive(self, now: float) -> None:
         """Ask each worker for its health once in a while: sessions of some devices end when nobody uses them, and a
@@ -358,7 +396,7 @@ class WorkerLane(Calls):
             return
         self._report("hsm worker refuses", {"lane": self.name, "code": error.code, "text": str(error)})
         self._refusal = error
-        if isinstance(error, WrongPin | Sealed) and not self._links and self._open:
+        if isinstance(error, WrongPin | Sealed | Untrusted) and not self._links and self._open:
             self._trip()
 
     def _reseal(self, why: HsmError) -> None:
@@ -379,6 +417,12 @@ class WorkerLane(Calls):
         if self._expected is not None and link.info.identity != self._expected:
             link.close()
             raise Untrusted("a worker serves another token than the one that this state folder is bound to")
+        if self.prove is not None:
+            try:
+                await self.prove(link)
+            except BaseException:
+                link.close()
+                raise
         return link
 
     async def _serve(self, link: Link) -> None:
@@ -412,6 +456,7 @@ class WorkerLane(Calls):
             return
         self._restarts += 1
         self._report("hsm worker lost", {"lane": self.name, "reason": reason, "in_flight": len(left) + len(cold)})
+        self.on_change()
         self.pump()
 
     def _arrive(self, link: Link) -> None:
@@ -427,6 +472,7 @@ class WorkerLane(Calls):
         for pending in waiters:
             pending.resolve(link.info)
         self._announce()
+        self.on_change()
         self.pump()
 
     def _save(self, left: Sequence[Operation], cold: Sequence[Cold]) -> None:

@@ -13,7 +13,7 @@ from openk_hsm.errors import HsmError
 from openk_hsm.latch import Latch
 from openk_hsm.pin import PinSource
 from openk_hsm.registry import make_backend
-from openk_hsm.seam import Backend, KeyHandle, Resident, TokenInfo, roots
+from openk_hsm.seam import AUDIT_KEY, Backend, KeyHandle, Resident, TokenInfo, roots
 from openk_hsm.uri import parse_uri
 from openk_memory.region import Region
 
@@ -55,7 +55,7 @@ def create_roots(access: Access, *, complete: bool = False) -> Sequence[str]:
     """Make the root keys; the labels of those made. Refuses a token that has any, unless `complete` (a run that
     was interrupted): then it makes those that are missing."""
     with opened(access, roots=False) as (backend, info):
-        wanted = roots(info.data)
+        wanted = [root for root in roots(info.data) if root is not AUDIT_KEY or root.spec in info.resident]
         present = {(found.label, found.id) for found in backend.objects()}
         missing = [root for root in wanted if _name(root) not in present]
         if len(missing) < len(wanted) and not complete:

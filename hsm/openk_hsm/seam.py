@@ -239,6 +239,7 @@ class LaneState(StrEnum):
     RESTARTING = "restarting"  # requests wait
     DOWN = "down"  # requests fail at once with hsm.unavailable and retry_after
     LATCHED = "latched"  # wrong PIN
+    DIVERGED = "diverged"  # a member of a group with other root keys: refused, the others serve
     SEALED = "sealed"  # logged out until an operator unseals
 
 
@@ -402,14 +403,18 @@ ROOT_MAC: Final = KeyHandle(
     3, KeySpec(Algorithm.HMAC_SHA_256, Purpose.MAC), Resident("openk-root-mac", b"openk-root-mac")
 )
 ROOT_DATA_CCM: Final = KeyHandle(ROOT_DATA.slot, KeySpec(Algorithm.AES_256_CCM, Purpose.ENCRYPT), ROOT_DATA.source)
+ROOT_DATA_CBC_HMAC: Final = KeyHandle(
+    ROOT_DATA.slot, KeySpec(Algorithm.AES_256_CBC_HMAC, Purpose.ENCRYPT), ROOT_DATA.source
+)
 AUDIT_KEY: Final = KeyHandle(4, KeySpec(Algorithm.ED25519, Purpose.SIGN), Resident("openk-audit", b"openk-audit"))
 ROOT: Final = Wrapper(ROOT_KW, ROOT_MAC)
 FIRST_FREE_SLOT: Final = 16
+_ROOT_DATA: Final = {Algorithm.AES_256_CCM: ROOT_DATA_CCM, Algorithm.AES_256_CBC_HMAC: ROOT_DATA_CBC_HMAC}
 
 
 def root_data(data: Algorithm) -> KeyHandle:
     """The root's data key on a token whose `TokenInfo.data` is that."""
-    return ROOT_DATA_CCM if data is Algorithm.AES_256_CCM else ROOT_DATA
+    return _ROOT_DATA.get(data, ROOT_DATA)
 
 
 def roots(data: Algorithm) -> tuple[KeyHandle, KeyHandle, KeyHandle, KeyHandle]:

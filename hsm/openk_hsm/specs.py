@@ -49,6 +49,7 @@ ALGORITHM_NUMBERS: Final[dict[Algorithm, int]] = {
     Algorithm.ML_KEM_512: 17,
     Algorithm.ML_KEM_768: 18,
     Algorithm.ML_KEM_1024: 19,
+    Algorithm.AES_256_CBC_HMAC: 21,  # 20 is free: AES_256_CCM keys are never wrapped
 }
 PURPOSE_NUMBERS: Final[dict[Purpose, int]] = {
     Purpose.KEY_WRAP: 1,
@@ -160,9 +161,9 @@ OPCODES: Final[dict[Mechanism, frozenset[OpCode]]] = {
     if mechanism is Mechanism.ECDH
     else frozenset({OpCode.SIGN})
     for mechanism in Mechanism
-    if mechanism not in {Mechanism.NONE, Mechanism.WRAP_DATA}
+    if mechanism not in {Mechanism.NONE, Mechanism.WRAP_DATA, Mechanism.AES_CBC_HMAC}
 }
-"""WRAP_DATA is not among them: one back end alone has it, for keys that clients cannot name."""
+"""WRAP_DATA and AES_CBC_HMAC are not among them: one back end each has them, for keys that clients cannot name."""
 
 DIGEST_BYTES: Final[dict[Mechanism, int]] = {
     Mechanism.HMAC_SHA_256: 32,

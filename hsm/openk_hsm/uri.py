@@ -1,6 +1,7 @@
 """HSM URIs: which back end, and which token. PINs are refused here: a URI is in argv, configuration and logs.
 
 pkcs11:token=openk;serial=fcb99c39?module-path=/usr/lib/softhsm/libsofthsm2.so     RFC 7512
+pkcs11:token=openk?module-name=softhsm2                                            the same, looked for
 software:state=/var/tmp/keys                                                       tests and --dev only
 yubihsm:http://127.0.0.1:12345?auth-key=2                                          a yubihsm-connector
 yubihsm:usb:serial=0012345678?auth-key=2&authentication=asymmetric&domain=3        a device that is plugged in
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -30,8 +32,14 @@ _PATH_NAMES: Final = frozenset(
         "slot-manufacturer",
     }
 )
-_MATCHED: Final = frozenset({"token", "serial", "manufacturer", "model", "slot-id"})
-_QUERY_NAMES: Final = frozenset({"module-path", "module-name"})
+_QUERY_NAMES: Final = frozenset({"module-path", "module-name", "x-initialise"})
+_MODULE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")
+MODULE_FOLDERS: Final = (
+    *("/usr/lib/x86_64-linux-gnu/pkcs11", "/usr/lib/aarch64-linux-gnu/pkcs11", "/usr/lib64/pkcs11", "/usr/lib/pkcs11"),
+    *("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/lib/softhsm"),
+    *("/usr/local/lib/pkcs11", "/usr/local/lib"),
+)
+"""Where module-name looks, in order: folders that only root writes to."""
 _YUBIHSM_NAMES: Final = frozenset({"auth-key", "authentication", "domain", "device-key"})
 _PIN_NAMES: Final = frozenset({"pin-source", "pin-value"})
 _SOFTWARE_NAMES: Final = frozenset({"state", "hang", "pin"})
@@ -50,7 +58,8 @@ class BadUri(HsmError):
 @dataclass(frozen=True, slots=True)
 class HsmUri:
     """`scheme`: "pkcs11", "software" or "yubihsm". `path`: attributes, decoded. `module`: the PKCS#11 library's path.
-    `rest`: what follows the scheme, undecoded, for back ends with their own form.
+    `rest`: what follows the scheme, undecoded, for back ends with their own form. `initialise`: the string that the
+    library gets at C_Initialize, for NSS softokn (PKCS#11 reserves it).
 
     yubihsm: `path` has "host" and "port", or "usb" (and "serial", 10 digits, where one was named); then "auth-key"
     (1 to 65534, 1 if left out), "authentication" ("symmetric" or "asymmetric"), "domain" (1 to 16), and "device-key"
@@ -60,6 +69,7 @@ class HsmUri:
     path: dict[str, str] = field(default_factory=dict[str, str])
     module: str = ""
     rest: str = ""
+    initialise: str = ""
 
 
 def parse_uri(text: str) -> HsmUri:
@@ -90,19 +100,38 @@ def _parse_pkcs11(rest: str) -> HsmUri:
         if name in query:
             raise BadUri(f"the URI has {name} twice")
         query[name] = path.pop(name)
-    unmatched = set(path) - _MATCHED
-    if unmatched:
-        raise BadUri(f"openk does not match tokens by {min(unmatched)}: use token, serial, model or manufacturer")
     if "slot-id" in path and not (path["slot-id"].isascii() and path["slot-id"].isdigit()):
         raise BadUri("slot-id is a number")
-    module = query.get("module-path", "")
-    if "module-name" in query:
-        raise BadUri("give the module's whole path: module-path=/usr/lib/...")
-    if not module:
+    return HsmUri("pkcs11", path, _module(query), rest, query.get("x-initialise", ""))
+
+
+def _module(query: dict[str, str]) -> str:
+    path, name = query.get("module-path", ""), query.get("module-name", "")
+    if path and name:
+        raise BadUri("the URI has module-path and module-name: one is enough")
+    if name:
+        return find_module(name)
+    if not path:
         raise BadUri("the URI names no module: add ?module-path=/usr/lib/softhsm/libsofthsm2.so or your vendor's")
-    if not module.startswith("/"):
+    if not path.startswith("/"):
         raise BadUri("module-path is an absolute path")
-    return HsmUri("pkcs11", path, module, rest)
+    return path
+
+
+def find_module(name: str) -> str:
+    """The path of the library that RFC 7512's module-name means: no folder, no "lib", no suffix. Raises BadUri."""
+    if not _MODULE_NAME.match(name):
+        raise BadUri("module-name is a name such as softhsm2: no folder in it. For a path use module-path")
+    stems = dict.fromkeys((name, name.removesuffix(".so")))
+    for folder in MODULE_FOLDERS:
+        for stem in stems:
+            for file in (f"lib{stem}.so", f"{stem}.so"):
+                if (path := Path(folder, file)).is_file():
+                    return str(path)
+    raise BadUri(
+        f"no module named {name!r} is in the folders where openk looks (/usr/lib, its pkcs11 and softhsm folders, "
+        "/usr/local/lib): give its whole path, module-path=/..."
+    )
 
 
 def _parse_yubihsm(rest: str) -> HsmUri:

@@ -32,6 +32,9 @@ class Handed:
     again: Sequence[Operation]
     cold: Sequence[Cold]
 
+    def __len__(self) -> int:
+        return len(self.fresh) + len(self.again) + len(self.cold)
+
 
 class Waiting:
     """`queue`, `again` and `cold` keep their identity: whoever pumps may hold on to them."""
@@ -90,6 +93,8 @@ class Waiting:
 
     def fail(self, error: HsmError) -> None:
         """Fail all of it."""
+        if not len(self):
+            return
         handed = self.hand_over()
         for operation in (*handed.again, *handed.fresh):
             operation.pending.fail(error)

@@ -1,32 +1,30 @@
-"""The PKCS#11 back end: one token, one thread, two sessions.
-
-One session holds the objects (session objects die with the session that made them), the other runs the hot
-operations.  Both see the login, which belongs to the application (PKCS#11 v3.1, section 5.6.6).
+"""The PKCS#11 back end: one token, one thread. Loading, login and sessions are in `library` and `sessions`, what the
+token does and what of that is chosen in `probe`, what it does otherwise than others in `quirks`.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import hmac
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from openk_hsm import binding
-from openk_hsm.errors import HsmError, InvalidInput, TokenUninitialised, Unsupported, Untrusted, WrongPin
-from openk_hsm.pkcs11 import codes, templates
+from openk_hsm.binding import Wrap
+from openk_hsm.errors import HsmError, InvalidInput, TokenUninitialised, Unsupported, Untrusted
 from openk_hsm.pkcs11 import constants as ck
-from openk_hsm.pkcs11.codes import check
+from openk_hsm.pkcs11 import templates
+from openk_hsm.pkcs11.chosen import describe
+from openk_hsm.pkcs11.composite import CIPHER_HALF, MAC_HALF, MAC_ID_SUFFIX, PAIR
 from openk_hsm.pkcs11.discovery import TokenFound, choose_token, list_mechanisms, list_tokens, load_module
 from openk_hsm.pkcs11.hot import Hot
-from openk_hsm.pkcs11.module import Module, Ulong
+from openk_hsm.pkcs11.module import Module
 from openk_hsm.pkcs11.objects import Objects
-from openk_hsm.pkcs11.probe import Capabilities, probe
+from openk_hsm.pkcs11.probe import Capabilities, DataWay, choose_data_way, probe
+from openk_hsm.pkcs11.quirks import quirks_of
+from openk_hsm.pkcs11.sessions import Sessions
 from openk_hsm.seam import (
     AUDIT_KEY,
-    ROOT_DATA,
-    ROOT_KW,
     ROOT_MAC,
     Algorithm,
     Generated,
@@ -35,16 +33,16 @@ from openk_hsm.seam import (
     Mechanism,
     Notice,
     ObjectInfo,
-    Purpose,
     Resident,
     TokenInfo,
+    roots,
 )
 from openk_hsm.specs import MECHANISMS
 from openk_hsm.uri import HsmUri
 
-ROOTS: Final = (ROOT_KW, ROOT_DATA, ROOT_MAC, AUDIT_KEY)
 IDENTITY_QUESTION: Final = b"openk.token-identity.1"
-_LOGIN_TRIES: Final = 5
+OURS: Final = "openk-"
+"""What the labels of openk's keys begin with."""
 _KINDS: Final = {
     ck.CKO_DATA: "data",
     ck.CKO_CERTIFICATE: "certificate",
@@ -61,89 +59,96 @@ class Pkcs11Backend:
         """`roots` False: for `openk-hsm init`, a token without root keys opens."""
         self._uri = uri
         self._roots = roots
-        self._scratch = ctypes.create_string_buffer(64)
+        self._sessions: Sessions | None = None
+        self._hot: Hot | None = None
         self._wrapping_ids: dict[int, bytes] = {}
         self._resident: set[int] = set()
 
     def load(self) -> None:
         """Load and initialise the module; it stays for the life of the process. Raises HsmError."""
-        load_module(self._uri.module)
+        load_module(self._uri.module, self._uri.initialise)
 
     def log_in(self, pin: Callable[[], memoryview]) -> TokenFound:
-        """Load the module, find the token, log in. Raises WrongPin after exactly one try.
+        """Load the module, find the token, log in, find out what it does. Raises WrongPin after exactly one try.
         `open` does it when nobody did."""
-        self._module: Module = load_module(self._uri.module)
-        self._token = choose_token(list_tokens(self._uri.module), self._uri)
-        self._mechanisms = frozenset(list_mechanisms(self._uri.module, self._token.slot))
-        self._keeper = self._open_session()
-        self._login(pin)
-        self._worker = self._open_session()
-        kwp = ck.CKM_AES_KEY_WRAP_PAD if ck.CKM_AES_KEY_WRAP_PAD in self._mechanisms else ck.CKM_AES_KEY_WRAP_KWP
-        self._objects = Objects(self._module, self._keeper, kwp)
-        return self._token
+        module: Module = load_module(self._uri.module, self._uri.initialise)
+        token = choose_token(list_tokens(self._uri.module), self._uri)
+        quirks = quirks_of(token.manufacturer, token.model, token.library_manufacturer, token.library_version)
+        sessions = Sessions(module, token, quirks)
+        self._sessions = sessions
+        sessions.log_in(pin)
+        self._module, self._token = module, token
+        self._mechanisms = frozenset(list_mechanisms(self._uri.module, token.slot))
+        self._objects = Objects(module, sessions.keeper, quirks)
+        self._data: DataWay = choose_data_way(module, sessions.worker, self._objects, self._mechanisms)
+        self._able: Capabilities = probe(self._objects, self._mechanisms, self._data)
+        return token
 
     def open(self, region: memoryview, address: int, pin: Callable[[], memoryview]) -> TokenInfo:  # noqa: ARG002 - the module needs only the address
-        if not hasattr(self, "_objects"):
+        if self._sessions is None:
             self.log_in(pin)
-        if hasattr(self, "_hot"):
-            self._forget()
-        self._hot = Hot(self._module, self._worker, address)
-        self.random = self._hot.random
-        self.mac = self._hot.mac
-        self.sign = self._hot.sign
-        self.encrypt = self._hot.encrypt
-        self.decrypt = self._hot.decrypt
-        self.agree = self._hot.agree
-        spec = KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT)
-        known, _ = self._objects.generate(spec, [], token=False, extractable=False)
-        self._known = known
-        self._hot.learn_answer(known)
+        if self._sessions is None:
+            raise TypeError("logged in without sessions")
+        if self._hot is not None:
+            self._forget(self._hot)
+        hot = Hot(self._module, self._sessions.worker, address, self._data.known)
+        self._hot = hot
+        self.random = hot.random
+        self.mac = hot.mac
+        self.sign = hot.sign
+        self.encrypt = hot.encrypt
+        self.decrypt = hot.decrypt
+        self.agree = hot.agree
+        self._assert_all()
         if not self._roots:
-            return self._info(b"", b"")
-        for root in ROOTS:
-            self._load_root(root)
-        return self._info(self._ask(ROOT_MAC.slot, IDENTITY_QUESTION), self._audit_public())
+            return self._info(self._data.algorithm, b"", b"")
+        data = self._root_data_algorithm()
+        audit = AUDIT_KEY.spec in self._able.resident
+        for root in roots(data):
+            if root is not AUDIT_KEY or audit:
+                self._load_root(root)
+        answer = self._ask(ROOT_MAC.slot, IDENTITY_QUESTION)
+        return self._info(data, answer, self._audit_public() if audit else b"")
 
-    def _forget(self) -> None:
+    def _forget(self, hot: Hot) -> None:
         """Another daemon (or the same again) opens: nothing that the last one loaded stays."""
-        for slot in list(self._hot.keys):
+        for slot in list(hot.keys):
             self.unload(slot)
-        self._objects.destroy(self._known)
 
-    def _open_session(self) -> int:
-        session = Ulong()
-        flags = ck.CKF_SERIAL_SESSION | ck.CKF_RW_SESSION
-        check(self._module.open_session(self._token.slot, flags, None, None, ctypes.byref(session)), "C_OpenSession")
-        return session.value
+    @property
+    def _loaded(self) -> Hot:
+        if self._hot is None:
+            raise HsmError("the token is not open")
+        return self._hot
 
-    def _login(self, pin: Callable[[], memoryview]) -> None:
-        if self._token.pin_trouble == "locked":
-            raise WrongPin("the token's PIN is locked: its security officer must reset it", device="CKR_PIN_LOCKED")
-        secret = pin()
-        if not len(secret):
-            raise WrongPin("the PIN is empty: nothing was tried. Check the credential", device="")
-        address = ctypes.addressof(ctypes.c_char.from_buffer(secret))
-        code = codes.CKR_GENERAL_ERROR
-        for attempt in range(_LOGIN_TRIES):  # two processes in C_Login at once: SoftHSM2 answers GENERAL_ERROR to one
-            code = self._module.login(self._keeper, ck.CKU_USER, address, len(secret))
-            if code != codes.CKR_GENERAL_ERROR:
-                break
-            time.sleep(0.01 * (attempt + 1))
-        if code != codes.CKR_USER_ALREADY_LOGGED_IN:
-            check(code, "C_Login")
+    def _assert_all(self) -> None:
+        """Every key of openk on the token, whoever asks for it later or never, is as openk made it, or Untrusted."""
+        for kind in (ck.CKO_SECRET_KEY, ck.CKO_PRIVATE_KEY):
+            for handle in self._objects.find([(ck.CKA_TOKEN, True), (ck.CKA_CLASS, kind)]):
+                label = self._label(handle)
+                if label.startswith(OURS):
+                    self._objects.assert_protected(handle, label)
+
+    def _root_data_algorithm(self) -> Algorithm:
+        """What the root's data key is. It stays that when the token learns GCM later: what it sealed must open."""
+        label, id_ = _name(roots(self._data.algorithm)[1])
+        paired = bool(self._objects.keys_named(label, id_ + MAC_ID_SUFFIX))
+        if not paired and self._data.algorithm is PAIR.algorithm and self._objects.keys_named(label, id_):
+            raise Unsupported(
+                f"the token's {label} seals with AES-GCM, and that does not work now: {self._data.why}. Was the "
+                "token's firmware, its library or its FIPS mode changed?"
+            )
+        return PAIR.algorithm if paired else self._data.algorithm
 
     def _load_root(self, root: KeyHandle) -> None:
-        source = root.source
-        if not isinstance(source, Resident):
-            raise TypeError("a root key is resident")
-        if not self._objects.keys_named(source.label, source.id):
-            raise TokenUninitialised(f"the token {self._token.label!r} has no {source.label}: run `openk-hsm init`")
-        self.load_resident(root.slot, root.spec, source.label, source.id)
+        label, id_ = _name(root)
+        if not self._objects.keys_named(label, id_):
+            raise TokenUninitialised(f"the token {self._token.label!r} has no {label}: run `openk-hsm init`")
+        self.load_resident(root.slot, root.spec, label, id_)
 
-    def _info(self, answer: bytes, audit_public: bytes) -> TokenInfo:
-        token = self._token
+    def _info(self, data: Algorithm, answer: bytes, audit_public: bytes) -> TokenInfo:
+        token, able = self._token, self._able
         named = f"{token.serial}\x00{token.model}\x00".encode()
-        able = self._probe()
         return TokenInfo(
             backend="pkcs11",
             label=token.label,
@@ -155,97 +160,153 @@ class Pkcs11Backend:
             wrapped=able.wrapped,
             mechanisms=tuple(sorted(mechanism.name for mechanism in able.mechanisms)),
             audit_public=audit_public,
+            chosen=describe(able, data, self._data.why),
+            data=data,
         )
 
-    def _probe(self) -> Capabilities:
-        spec = KeySpec(Algorithm.AES_256_KWP, Purpose.KEY_WRAP)
-        kw, _ = self._objects.generate(spec, [], token=False, extractable=False)
-        try:
-            return probe(self._objects, kw, self._mechanisms)
-        finally:
-            self._objects.destroy(kw)
-
     def _audit_public(self) -> bytes:
-        source = AUDIT_KEY.source
-        if not isinstance(source, Resident):
-            raise TypeError("the audit key is resident")
-        rows = [*templates.named(source.label, source.id), (ck.CKA_CLASS, ck.CKO_PUBLIC_KEY)]
-        found = self._objects.find(rows)
+        label, id_ = _name(AUDIT_KEY)
+        found = self._objects.find([*templates.named(label, id_), (ck.CKA_CLASS, ck.CKO_PUBLIC_KEY)])
         if len(found) != 1:
-            raise Untrusted(f"the token has {len(found)} public keys named {source.label}")
+            raise Untrusted(f"the token has {len(found)} public keys named {label}: openk makes one")
         return self._objects.public_key(found[0], AUDIT_KEY.spec)
 
     def load_resident(self, slot: int, spec: KeySpec, label: str, id_: bytes) -> None:
-        found = self._objects.keys_named(label, id_)
-        if len(found) > 1:
-            raise Untrusted(f"the token has {len(found)} keys named {label!r}: openk uses none of them")
-        if not found:
-            raise HsmError(f"the token has no key named {label!r}", device="CKR_OBJECT_HANDLE_INVALID")
-        self._objects.assert_ours(found[0], spec, token=True)
-        self._hot.add(slot, found[0], spec)
+        if spec == PAIR:
+            first = self._only_key(CIPHER_HALF, label, id_)
+            self._loaded.add_pair(slot, first, self._only_key(MAC_HALF, label, id_ + MAC_ID_SUFFIX))
+        else:
+            self._loaded.add(slot, self._only_key(spec, label, id_), spec)
         self._resident.add(slot)
         self._wrapping_ids[slot] = binding.resident_id(label, id_)
 
+    def _only_key(self, spec: KeySpec, label: str, id_: bytes) -> int:
+        found = self._objects.keys_named(label, id_)
+        if len(found) > 1:
+            raise Untrusted(
+                f"the token has {len(found)} keys named {label!r} where openk made one: it uses none of them. Look "
+                "with the vendor's tool, and destroy what does not belong there"
+            )
+        if not found:
+            raise HsmError(
+                f"the token has no key named {label!r}: it was destroyed, not by openk, or this is another token",
+                device="CKR_OBJECT_HANDLE_INVALID",
+            )
+        self._objects.assert_ours(found[0], spec, token=True, name=label)
+        return found[0]
+
     def load_wrapped(self, slot: int, spec: KeySpec, kw: int, mac: int, context: bytes, blob: bytes) -> None:
         wrapping = self._wrapping(kw)
-        head, tag, kwp = binding.split(blob, spec, self._wrapping_ids[kw])
-        if not hmac.compare_digest(tag, self._ask(mac, binding.authenticated(head, context, kwp))):
+        head, tag, wrapped = binding.split(blob, spec, self._wrapping_ids[kw], frozenset(self._able.ways))
+        if not hmac.compare_digest(tag, self._ask(mac, binding.authenticated(head, context, wrapped))):
             raise binding.unbound()
-        handle = self._objects.unwrap(wrapping, spec, kwp)
+        way = Wrap(head[1])
+        if spec == PAIR:
+            first, second = binding.split_pair(wrapped)
+            handle = self._unwrap(way, wrapping, CIPHER_HALF, first)
+            try:
+                partner = self._unwrap(way, wrapping, MAC_HALF, second)
+            except HsmError:
+                self._objects.destroy(handle)
+                raise
+            self.unload(slot)
+            self._loaded.add_pair(slot, handle, partner)
+        else:
+            handle = self._unwrap(way, wrapping, spec, wrapped)
+            self.unload(slot)
+            self._loaded.add(slot, handle, spec)
+        self._wrapping_ids[slot] = binding.wrapped_id(spec, context)
+
+    def _unwrap(self, way: Wrap, wrapping: int, spec: KeySpec, blob: bytes) -> int:
+        handle = self._objects.unwrap(way, wrapping, spec, blob)
         try:
             self._objects.assert_ours(handle, spec, token=False)
         except HsmError:
             self._objects.destroy(handle)
             raise
-        self.unload(slot)
-        self._hot.add(slot, handle, spec)
-        self._wrapping_ids[slot] = binding.wrapped_id(spec, context)
+        return handle
 
     def unload(self, slot: int) -> None:
-        handle = self._hot.remove(slot)
+        second = self._loaded.second_of(slot)
+        handle = self._loaded.remove(slot)
         self._wrapping_ids.pop(slot, None)
         if slot in self._resident:
             self._resident.discard(slot)
-        elif handle is not None:
-            self._objects.destroy(handle)
+            return
+        for gone in (handle, second):
+            if gone is not None:
+                self._objects.destroy(gone)
 
     def generate(self, spec: KeySpec, kw: int, mac: int, context: bytes) -> Generated:
-        self._require(spec)
         wrapping = self._wrapping(kw)
+        self._require(spec)
+        way = self._able.way_of.get(CIPHER_HALF.algorithm if spec == PAIR else spec.algorithm, self._best_way())
+        public = None
+        if spec == PAIR:
+            first, _ = self._make_wrapped(way, wrapping, CIPHER_HALF)
+            second, _ = self._make_wrapped(way, wrapping, MAC_HALF)
+            wrapped = binding.join_pair(first, second)
+        else:
+            wrapped, public = self._make_wrapped(way, wrapping, spec)
+        head = binding.header(spec, self._wrapping_ids[kw], way)
+        tag = self._ask(mac, binding.authenticated(head, context, wrapped))
+        return Generated(binding.assemble(head, tag, wrapped), public)
+
+    def _best_way(self) -> Wrap:
+        """For a key that was not seen to wrap: the token says itself what is wrong. Raises Unsupported."""
+        if not self._able.ways:
+            raise Unsupported(f"the token {self._token.label!r} wraps no keys in any way that openk knows")
+        return min(self._able.ways)
+
+    def _make_wrapped(self, way: Wrap, wrapping: int, spec: KeySpec) -> tuple[bytes, bytes | None]:
         handle, public = self._objects.generate(spec, [], token=False, extractable=True)
         try:
-            kwp = self._objects.wrap(wrapping, handle)
+            return self._objects.wrap(way, wrapping, handle), public
         finally:
             self._objects.destroy(handle)
-        head = binding.header(spec, self._wrapping_ids[kw])
-        tag = self._ask(mac, binding.authenticated(head, context, kwp))
-        return Generated(binding.assemble(head, tag, kwp), public)
 
     def generate_resident(self, spec: KeySpec, label: str, id_: bytes) -> Generated:
         self._require(spec)
         if self._objects.keys_named(label, id_):
             raise Untrusted(f"the token has a key named {label!r} already")
+        if spec == PAIR:  # the second first: a pair whose first key is there is whole
+            if not self._objects.keys_named(label, id_ + MAC_ID_SUFFIX):
+                self._make_resident(MAC_HALF, label, id_ + MAC_ID_SUFFIX)
+            self._only_key(MAC_HALF, label, id_ + MAC_ID_SUFFIX)
+            self._make_resident(CIPHER_HALF, label, id_)
+            return Generated(None, None)
+        return Generated(None, self._make_resident(spec, label, id_))
+
+    def _make_resident(self, spec: KeySpec, label: str, id_: bytes) -> bytes | None:
         name = templates.named(label, id_)
         handle, public = self._objects.generate(spec, name, token=True, extractable=False)
-        self._objects.assert_ours(handle, spec, token=True)
-        return Generated(None, public)
+        self._objects.assert_ours(handle, spec, token=True, name=label)
+        return public
 
     def destroy_resident(self, label: str, id_: bytes) -> bool:
         found = self._objects.find([*templates.named(label, id_), (ck.CKA_TOKEN, True)])
-        for handle in found:
+        second = self._objects.find([*templates.named(label, id_ + MAC_ID_SUFFIX), (ck.CKA_TOKEN, True)])
+        for handle in found + second:
             self._objects.destroy(handle)
-            for slot in [slot for slot, key in self._hot.keys.items() if key[0] == handle]:
+            for slot in [slot for slot, key in self._loaded.keys.items() if key[0] == handle]:
                 self.unload(slot)
         return bool(found)
 
     def objects(self) -> Sequence[ObjectInfo]:
-        return [self._describe(handle) for handle in self._objects.find([(ck.CKA_TOKEN, True)])]
+        """The second key of a pair is not told: it comes and goes with the first."""
+        found = [self._describe(handle) for handle in self._objects.find([(ck.CKA_TOKEN, True)])]
+        names = {(each.label, each.id) for each in found}
+        return [each for each in found if (each.label, each.id.removesuffix(MAC_ID_SUFFIX)) not in names
+                or not each.id.endswith(MAC_ID_SUFFIX)]  # fmt: skip
+
+    def _label(self, handle: int) -> str:
+        return (self._objects.read(handle, ck.CKA_LABEL) or b"").decode("utf-8", "replace")
 
     def _describe(self, handle: int) -> ObjectInfo:
         number = int.from_bytes(self._objects.read(handle, ck.CKA_CLASS) or b"", "little")
         key_type = self._objects.read(handle, ck.CKA_KEY_TYPE)
         return ObjectInfo(
-            label=(self._objects.read(handle, ck.CKA_LABEL) or b"").decode("utf-8", "replace"),
+            label=self._label(handle),
             id=self._objects.read(handle, ck.CKA_ID) or b"",
             kind=_KINDS.get(number, "other"),
             algorithm="" if key_type is None else _key_type_name(int.from_bytes(key_type, "little")),
@@ -261,24 +322,24 @@ class Pkcs11Backend:
         return {
             "backend": "pkcs11",
             "token": self._token.label,
-            "loaded": str(len(self._hot.keys)),
-            "known-answer": "right" if self._hot.answers() else "wrong",
+            "loaded": str(len(self._loaded.keys)),
+            "known-answer": "right" if self._loaded.answers() else "wrong",
         }
 
     def close(self) -> None:
-        """Close both sessions: session objects die with them, and the login with the last session."""
-        for name in ("_worker", "_keeper"):
-            session = getattr(self, name, None)
-            if session is not None:
-                self._module.close_session(session)
-                delattr(self, name)
+        """Close the sessions: session objects die with them, and the login with the last session."""
+        if self._sessions is not None:
+            self._sessions.close()
+            self._sessions = None
 
     def _require(self, spec: KeySpec) -> None:
-        if spec not in MECHANISMS or templates.kind_of(spec.algorithm).generator not in self._mechanisms:
+        known = (spec == PAIR and self._data.algorithm is PAIR.algorithm) or spec in MECHANISMS
+        half = CIPHER_HALF if spec == PAIR else spec
+        if not known or templates.kind_of(half.algorithm).generator not in self._mechanisms:
             raise Unsupported(f"the token {self._token.label!r} has no {spec.algorithm} for {spec.purpose}")
 
     def _wrapping(self, slot: int) -> int:
-        key = self._hot.keys.get(slot)
+        key = self._loaded.keys.get(slot)
         if key is None:
             raise HsmError(f"no key is loaded in slot {slot}", device="CKR_KEY_HANDLE_INVALID")
         if key[1].algorithm is not Algorithm.AES_256_KWP:
@@ -287,10 +348,16 @@ class Pkcs11Backend:
 
     def _ask(self, slot: int, message: bytes) -> bytes:
         """The HMAC-SHA-256 of a public message, computed in the HSM, outside the region."""
-        key = self._hot.keys.get(slot)
-        if key is None or Mechanism.HMAC_SHA_256 not in MECHANISMS[key[1]]:
+        key = self._loaded.keys.get(slot)
+        if key is None or Mechanism.HMAC_SHA_256 not in MECHANISMS.get(key[1], ()):
             raise InvalidInput("the key is not a mac key", device="CKR_KEY_FUNCTION_NOT_PERMITTED")
-        return self._hot.mac_of(slot, message)
+        return self._loaded.mac_of(slot, message)
+
+
+def _name(root: KeyHandle) -> tuple[str, bytes]:
+    if not isinstance(root.source, Resident):
+        raise TypeError("a root key is resident")
+    return root.source.label, root.source.id
 
 
 def _key_type_name(number: int) -> str:

@@ -23,8 +23,14 @@ from openk_hsm.errors import (
 CKR_GENERAL_ERROR: Final = 0x005
 CKR_USER_ALREADY_LOGGED_IN: Final = 0x100
 CKR_BUFFER_TOO_SMALL: Final = 0x150
+CKR_SLOT_ID_INVALID: Final = 0x003
+CKR_TOKEN_NOT_PRESENT: Final = 0x0E0
+CKR_TOKEN_NOT_RECOGNIZED: Final = 0x0E1
 CKR_OPERATION_ACTIVE: Final = 0x090
+CKR_CANT_LOCK: Final = 0x00A
 CKR_CRYPTOKI_ALREADY_INITIALIZED: Final = 0x191
+CKR_SESSION_COUNT: Final = 0x0B1
+CKR_USER_ANOTHER_ALREADY_LOGGED_IN: Final = 0x104
 CKR_ARGUMENTS_BAD: Final = 0x007
 CKR_PIN_INCORRECT: Final = 0x0A0
 CKR_ATTRIBUTE_SENSITIVE: Final = 0x011
@@ -37,6 +43,7 @@ _TABLE: Final[dict[int, tuple[str, type[HsmError]]]] = {
     0x005: ("CKR_GENERAL_ERROR", HsmError),
     0x006: ("CKR_FUNCTION_FAILED", HsmError),
     0x007: ("CKR_ARGUMENTS_BAD", InvalidInput),
+    0x00A: ("CKR_CANT_LOCK", HsmError),
     0x010: ("CKR_ATTRIBUTE_READ_ONLY", HsmError),
     0x011: ("CKR_ATTRIBUTE_SENSITIVE", HsmError),
     0x012: ("CKR_ATTRIBUTE_TYPE_INVALID", HsmError),
@@ -82,6 +89,8 @@ _TABLE: Final[dict[int, tuple[str, type[HsmError]]]] = {
     0x101: ("CKR_USER_NOT_LOGGED_IN", Unavailable),
     0x102: ("CKR_USER_PIN_NOT_INITIALIZED", TokenUninitialised),
     0x103: ("CKR_USER_TYPE_INVALID", HsmError),
+    0x104: ("CKR_USER_ANOTHER_ALREADY_LOGGED_IN", HsmError),
+    0x105: ("CKR_USER_TOO_MANY_TYPES", HsmError),
     0x110: ("CKR_WRAPPED_KEY_INVALID", InvalidCiphertext),
     0x112: ("CKR_WRAPPED_KEY_LEN_RANGE", InvalidCiphertext),
     0x130: ("CKR_DOMAIN_PARAMS_INVALID", Unsupported),

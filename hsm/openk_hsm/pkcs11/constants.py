@@ -12,6 +12,8 @@ CKF_LOGIN_REQUIRED: Final = 0x4
 CKF_USER_PIN_COUNT_LOW: Final = 0x10000
 CKF_USER_PIN_FINAL_TRY: Final = 0x20000
 CKF_USER_PIN_LOCKED: Final = 0x40000
+CKS_RO_USER_FUNCTIONS: Final = 1
+CKS_RW_USER_FUNCTIONS: Final = 3
 CKU_SO: Final = 0
 CKU_USER: Final = 1
 
@@ -55,6 +57,7 @@ CKA_MODIFIABLE: Final = 0x170
 CKA_COPYABLE: Final = 0x171
 CKA_EC_PARAMS: Final = 0x180
 CKA_EC_POINT: Final = 0x181
+CKA_NSS_DB: Final = 0xD5A0DB00
 
 CKM_RSA_PKCS_KEY_PAIR_GEN: Final = 0x0000
 CKM_RSA_PKCS: Final = 0x0001
@@ -75,9 +78,12 @@ CKM_EC_EDWARDS_KEY_PAIR_GEN: Final = 0x1055
 CKM_EC_MONTGOMERY_KEY_PAIR_GEN: Final = 0x1056
 CKM_EDDSA: Final = 0x1057
 CKM_AES_KEY_GEN: Final = 0x1080
+CKM_AES_CBC_PAD: Final = 0x1085
 CKM_AES_GCM: Final = 0x1087
+CKM_AES_KEY_WRAP: Final = 0x2109
 CKM_AES_KEY_WRAP_PAD: Final = 0x210A
 CKM_AES_KEY_WRAP_KWP: Final = 0x210B
+CKM_AES_KEY_WRAP_PKCS7: Final = 0x210C
 CKG_MGF1_SHA1: Final = 1
 CKG_MGF1_SHA256: Final = 2
 CKG_MGF1_SHA384: Final = 3
@@ -87,3 +93,8 @@ CKZ_DATA_SPECIFIED: Final = 1
 
 CKR_OK: Final = 0x000
 UNAVAILABLE_INFORMATION: Final = (1 << 64) - 1
+
+ATTRIBUTE_NAMES: Final[dict[int, str]] = {
+    value: name for name, value in list(globals().items()) if name.startswith("CKA_") and isinstance(value, int)
+}
+"""For messages: 0x162 to CKA_EXTRACTABLE."""

@@ -6,11 +6,12 @@ Everything that a call points at is made once (mechanisms, the cell for lengths)
 from __future__ import annotations
 
 import ctypes
-from typing import Final
 
 from openk_hsm.errors import HsmError, InvalidCiphertext, InvalidInput, Unavailable, Unsupported
 from openk_hsm.pkcs11 import codes
 from openk_hsm.pkcs11 import constants as ck
+from openk_hsm.pkcs11.composite import PAIR, Composite
+from openk_hsm.pkcs11.known_answer import KnownAnswer
 from openk_hsm.pkcs11.mechanisms import DIGEST_INFO, Mechanisms
 from openk_hsm.pkcs11.module import Attribute, Module, Template, Ulong
 from openk_hsm.pkcs11.templates import SHARED_SECRET
@@ -18,13 +19,13 @@ from openk_hsm.seam import Algorithm, KeySpec, Mechanism, OpCode
 from openk_hsm.specs import COORDINATE_BYTES, DIGEST_BYTES, GCM_NONCE, GCM_TAG, MECHANISMS, OPCODES
 
 Span = tuple[int, int]
-_KNOWN: Final = b"openk known answer"
 
 
 class Hot:
     """`keys`: slot to (object handle, spec, the operations allowed). `keys` is filled by the back end."""
 
-    def __init__(self, module: Module, session: int, base: int) -> None:
+    def __init__(self, module: Module, session: int, base: int, known: KnownAnswer) -> None:
+        self._known = known
         self._module = module
         self._session = Ulong(session)
         self._base = base
@@ -36,7 +37,7 @@ class Hot:
         self._handle = Ulong()
         self._scratch = ctypes.create_string_buffer(128)
         self._shared = {size: _shared_template(size) for size in COORDINATE_BYTES.values()}
-        self._answer = (0, b"", b"")
+        self._composite = Composite(module, session, base)
         self.keys: dict[int, tuple[int, KeySpec]] = {}
         self._sign_init = module.sign_init
         self._sign = module.sign
@@ -46,11 +47,21 @@ class Hot:
     def add(self, slot: int, handle: int, spec: KeySpec) -> None:
         """Make a key usable, for what its spec allows and nothing else."""
         self.keys[slot] = (handle, spec)
-        for mechanism in MECHANISMS[spec]:
+        for mechanism in MECHANISMS.get(spec, ()):
             if OpCode.MAC in OPCODES[mechanism]:
                 self._macs[slot] = (mechanism, self._address[mechanism], handle, DIGEST_BYTES[mechanism])
             elif OpCode.SIGN in OPCODES[mechanism]:
                 self._signs[slot, mechanism] = handle
+
+    def add_pair(self, slot: int, handle: int, mac: int) -> None:
+        """Make an AES_256_CBC_HMAC key usable: its two keys on the token."""
+        self.keys[slot] = (handle, PAIR)
+        self._composite.pairs[slot] = (handle, mac)
+
+    def second_of(self, slot: int) -> int | None:
+        """The second key's handle, of a pair."""
+        pair = self._composite.pairs.get(slot)
+        return None if pair is None else pair[1]
 
     def remove(self, slot: int) -> int | None:
         """Forget a key; its object handle."""
@@ -58,7 +69,8 @@ class Hot:
         if found is None:
             return None
         self._macs.pop(slot, None)
-        for mechanism in MECHANISMS[found[1]]:
+        self._composite.pairs.pop(slot, None)
+        for mechanism in MECHANISMS.get(found[1], ()):
             self._signs.pop((slot, mechanism), None)
         return found[0]
 
@@ -120,6 +132,8 @@ class Hot:
         raise codes.error_of(code, "C_Sign")
 
     def encrypt(self, slot: int, mechanism: Mechanism, param: Span, aad: Span, data: Span, out: int, room: int) -> int:
+        if mechanism is Mechanism.AES_CBC_HMAC and slot in self._composite.pairs:
+            return self._composite.encrypt(slot, param, aad, data, out, room)
         handle = self._handle_for(slot, mechanism, OpCode.ENCRYPT)
         if room < data[1] + GCM_TAG:
             raise InvalidInput("the answer does not fit")
@@ -134,6 +148,8 @@ class Hot:
         raise codes.error_of(code, "C_Encrypt")
 
     def decrypt(self, slot: int, mechanism: Mechanism, param: Span, aad: Span, data: Span, out: int, room: int) -> int:
+        if mechanism is Mechanism.AES_CBC_HMAC and slot in self._composite.pairs:
+            return self._composite.decrypt(slot, param, aad, data, out, room)
         handle = self._handle_for(slot, mechanism, OpCode.DECRYPT)
         if mechanism is Mechanism.AES_GCM:
             if data[1] < GCM_TAG:
@@ -198,7 +214,7 @@ class Hot:
 
     def _handle_for(self, slot: int, mechanism: Mechanism, code: OpCode) -> int:
         found = self.keys.get(slot)
-        if found is None or mechanism not in MECHANISMS[found[1]] or code not in OPCODES[mechanism]:
+        if found is None or mechanism not in MECHANISMS.get(found[1], ()) or code not in OPCODES[mechanism]:
             raise self._unfit(slot)
         return found[0]
 
@@ -215,32 +231,9 @@ class Hot:
             return InvalidCiphertext("the ciphertext does not open", device=codes.name_of(code))
         return Unavailable("the token fails a known-answer decryption", device=codes.name_of(code))
 
-    def learn_answer(self, handle: int) -> None:
-        """Encrypt the known text under a session key made for that alone (never under a key of the hierarchy)."""
-        nonce = bytes(GCM_NONCE)  # one message under this key, ever
-        sealed = ctypes.create_string_buffer(len(_KNOWN) + GCM_TAG)
-        gcm = self._gcm
-        iv = ctypes.create_string_buffer(nonce, GCM_NONCE)
-        gcm.iv, gcm.aad, gcm.aad_length = ctypes.addressof(iv), None, 0
-        address = self._address[Mechanism.AES_GCM]
-        codes.check(self._module.encrypt_init(self._session, address, handle), "C_EncryptInit")
-        self._length.value = len(sealed)
-        code = self._module.encrypt(self._session, _KNOWN, len(_KNOWN), ctypes.addressof(sealed), self._cell)
-        codes.check(code, "C_Encrypt of the known answer")
-        self._answer = (handle, nonce, sealed.raw[: self._length.value])
-
     def answers(self) -> bool:
         """Whether the device still decrypts the known answer."""
-        handle, nonce, sealed = self._answer
-        iv = ctypes.create_string_buffer(nonce, GCM_NONCE)
-        opened = ctypes.create_string_buffer(len(sealed) + GCM_TAG)
-        gcm = self._gcm
-        gcm.iv, gcm.aad, gcm.aad_length = ctypes.addressof(iv), None, 0
-        if self._module.decrypt_init(self._session, self._address[Mechanism.AES_GCM], handle):
-            return False
-        self._length.value = len(opened)
-        code = self._module.decrypt(self._session, sealed, len(sealed), ctypes.addressof(opened), self._cell)
-        return not code and opened.raw[: self._length.value] == _KNOWN
+        return self._known.holds()
 
 
 def _shared_template(size: int) -> Template:

@@ -1,7 +1,6 @@
 """A loaded PKCS#11 module: its function list by ctypes (PKCS#11 v3.1, section 5.2 and 3.6).
 
-python-pkcs11 loads and initialises the module and finds slots; it cannot write into a caller's buffer nor take a
-PIN that is not `str`, so all that is secret or hot goes through this list, on the same instance of the module.
+Inputs and answers stay in the caller's buffers, and a PIN is never a `str`.
 Calls keep the GIL (PYFUNCTYPE): one thread per process uses the module, and giving up the GIL costs time.
 """
 
@@ -93,7 +92,7 @@ def _function_list(path: str) -> ctypes.Array[ctypes.c_void_p]:
 
 
 class Module:
-    """Functions of a module that is initialised already. Each returns CKR; callers `codes.check` it."""
+    """Functions of a module, which `library.initialise` initialises. Each returns CKR; callers `codes.check` it."""
 
     def __init__(self, path: str) -> None:
         """Raises HsmError when `path` is no PKCS#11 module."""
@@ -101,13 +100,20 @@ class Module:
         self._list = _function_list(path)
         session, pointer, length, cell = Ulong, Pointer, Ulong, Pointer
         bind = self._bind
+        self.initialize = bind("Initialize", pointer)
+        self.get_info = bind("GetInfo", pointer)
+        self.get_slot_list = bind("GetSlotList", ctypes.c_ubyte, pointer, cell)
+        self.get_slot_info = bind("GetSlotInfo", Ulong, pointer)
+        self.get_mechanism_list = bind("GetMechanismList", Ulong, pointer, cell)
         self.init_token = bind("InitToken", Ulong, pointer, length, pointer)
         self.init_pin = bind("InitPIN", session, pointer, length)
         self.open_session = bind("OpenSession", Ulong, Ulong, pointer, pointer, cell)
         self.close_session = bind("CloseSession", session)
+        self.get_session_info = bind("GetSessionInfo", session, pointer)
         self.login = bind("Login", session, Ulong, pointer, length)
         self.logout = bind("Logout", session)
         self.get_token_info = bind("GetTokenInfo", Ulong, pointer)
+        self.copy_object = bind("CopyObject", session, Ulong, pointer, Ulong, cell)
         self.destroy_object = bind("DestroyObject", session, Ulong)
         self.get_attribute_value = bind("GetAttributeValue", session, Ulong, pointer, Ulong)
         self.find_init = bind("FindObjectsInit", session, pointer, Ulong)
@@ -126,7 +132,7 @@ class Module:
         self.derive_key = bind("DeriveKey", session, pointer, Ulong, pointer, Ulong, cell)
         self.generate_random = bind("GenerateRandom", session, pointer, length)
 
-    def _bind(self, name: str, *arguments: type[ctypes.c_ulong | ctypes.c_void_p]) -> Function:
+    def _bind(self, name: str, *arguments: type[ctypes.c_ulong | ctypes.c_void_p | ctypes.c_ubyte]) -> Function:
         address = self._list[_ORDER.index(name)]
         if not address:
             raise HsmError(f"the module has no C_{name}: it cannot serve openk", device="CKR_FUNCTION_NOT_SUPPORTED")

@@ -6,27 +6,29 @@ import ctypes
 from collections.abc import Sequence
 from typing import Final
 
-from openk_hsm.errors import HsmError, InvalidCiphertext, Untrusted
+from openk_hsm.binding import Wrap
+from openk_hsm.errors import HsmError, Untrusted
 from openk_hsm.pkcs11 import codes, templates
 from openk_hsm.pkcs11 import constants as ck
 from openk_hsm.pkcs11.codes import check
-from openk_hsm.pkcs11.module import Attribute, Mech, Module, Template, Ulong, Value
+from openk_hsm.pkcs11.module import Attribute, Mech, Module, Template, Ulong, Value, encode_value
 from openk_hsm.pkcs11.public import curve_spki, rsa_spki
+from openk_hsm.pkcs11.quirks import NONE, Quirks
+from openk_hsm.pkcs11.wrapping import Wrapping
 from openk_hsm.seam import KeySpec
 from openk_hsm.specs import RSA_BITS
 
 MAX_FOUND: Final = 4096
-MAX_WRAPPED: Final = 8192
 
 
 class Objects:
     """Everything done with objects in one session. The session must outlive the session objects it makes."""
 
-    def __init__(self, module: Module, session: int, kwp: int) -> None:
-        """`kwp`: the token's mechanism number for RFC 5649."""
+    def __init__(self, module: Module, session: int, quirks: Quirks = NONE) -> None:
         self._module = module
         self._session = session
-        self._kwp = Mech(kwp, None, 0)
+        self.quirks = quirks
+        self.wrapping = Wrapping(module, session)
 
     def find(self, rows: Sequence[tuple[int, Value]]) -> list[int]:
         """Handles of all objects that match, at most `MAX_FOUND`."""
@@ -65,17 +67,33 @@ class Objects:
         check(self._module.get_attribute_value(self._session, handle, ctypes.byref(cell), 1), "C_GetAttributeValue")
         return buffer.raw[: cell.length]
 
-    def assert_ours(self, handle: int, spec: KeySpec, *, token: bool, sized: bool = True) -> None:
-        """Raise Untrusted unless every attribute is what openk sets for that spec. `sized` False: any RSA size."""
-        for kind, allowed in templates.expected(spec, token=token):
-            found = self.read(handle, kind)
-            if found not in allowed:
-                shown = "nothing" if found is None else found.hex()
-                raise Untrusted(f"a key for {spec.algorithm}/{spec.purpose} has attribute {kind:#06x} = {shown}")
+    def assert_ours(self, handle: int, spec: KeySpec, *, token: bool, name: str = "", sized: bool = True) -> None:
+        """Raise Untrusted, with the object's name, unless every attribute is what openk sets for that spec.
+        `sized` False: any RSA size."""
+        called = f"the key {name!r} on the token" if token else "an unwrapped key"
+        called += f" ({spec.algorithm}, {spec.purpose})"
+        self._assert(handle, templates.expected(spec, token=token, quirks=self.quirks), called)
         if sized and spec.algorithm in RSA_BITS:
             modulus = (self.read(handle, ck.CKA_MODULUS) or b"").lstrip(b"\x00")
             if len(modulus) * 8 != RSA_BITS[spec.algorithm]:
-                raise Untrusted(f"an RSA key has {len(modulus) * 8} bits, not {RSA_BITS[spec.algorithm]}")
+                raise Untrusted(f"{called} has {len(modulus) * 8} bits, not {RSA_BITS[spec.algorithm]}")
+
+    def assert_protected(self, handle: int, name: str) -> None:
+        """Raise Untrusted, with the object's name, unless the key cannot leave, change or be copied."""
+        rows = [(kind, frozenset({encode_value(value)})) for kind, value in templates.LASTING]
+        expressible = [row for row in rows if row[0] not in self.quirks.inexpressible]
+        self._assert(handle, expressible, f"the key {name!r} on the token")
+
+    def _assert(self, handle: int, rows: Sequence[tuple[int, frozenset[bytes]]], called: str) -> None:
+        for kind, allowed in rows:
+            found = self.read(handle, kind)
+            if found not in allowed:
+                shown = "nothing" if found is None else found.hex()
+                wanted = " or ".join(sorted(value.hex() for value in allowed))
+                raise Untrusted(
+                    f"{called} has {ck.ATTRIBUTE_NAMES.get(kind, hex(kind))} = {shown} where openk sets {wanted}: "
+                    "openk did not make it so, and does not use it"
+                )
 
     def generate(
         self, spec: KeySpec, name: templates.Rows, *, token: bool, extractable: bool, rsa_bits: int = 0
@@ -83,13 +101,13 @@ class Objects:
         """A fresh key's handle, and its public key (SubjectPublicKeyInfo). The public object stays only on a token."""
         kind = templates.kind_of(spec.algorithm)
         mechanism = Mech(kind.generator, None, 0)
-        template = templates.generated(spec, name, token=token, extractable=extractable)
+        template = templates.generated(spec, name, token=token, extractable=extractable, quirks=self.quirks)
         handle = Ulong()
         if kind.object_class == ck.CKO_SECRET_KEY:
             arguments = (ctypes.byref(mechanism), template.array, template.count, ctypes.byref(handle))
             check(self._module.generate_key(self._session, *arguments), "C_GenerateKey")
             return handle.value, None
-        public_template = templates.public_half(spec, name, token=token, rsa_bits=rsa_bits)
+        public_template = templates.public_half(spec, name, token=token, rsa_bits=rsa_bits, quirks=self.quirks)
         public = Ulong()
         code = self._module.generate_key_pair(
             self._session,
@@ -119,31 +137,23 @@ class Objects:
             raise HsmError("the token does not show a public point")
         return curve_spki(spec.algorithm, point)
 
-    def wrap(self, kw: int, handle: int) -> bytes:
-        """The KWP blob of an extractable key."""
-        room = Ulong(MAX_WRAPPED)
-        buffer = ctypes.create_string_buffer(MAX_WRAPPED)
-        arguments = (ctypes.byref(self._kwp), kw, handle, buffer, ctypes.byref(room))
-        check(self._module.wrap_key(self._session, *arguments), "C_WrapKey")
-        return buffer.raw[: room.value]
+    def wrap(self, way: Wrap, kw: int, handle: int, mechanism: int = 0) -> bytes:
+        """The blob of an extractable key."""
+        return self.wrapping.wrap(way, kw, handle, mechanism)
 
-    def unwrap(self, kw: int, spec: KeySpec, kwp: bytes) -> int:
-        """A session object from a KWP blob whose binding was verified. Raises InvalidCiphertext, HsmError."""
-        template = templates.unwrapped(spec)
+    def unwrap(self, way: Wrap, kw: int, spec: KeySpec, blob: bytes, mechanism: int = 0) -> int:
+        """A session object from a blob whose binding was verified. Raises InvalidCiphertext, HsmError."""
+        handle = self.wrapping.unwrap(way, kw, blob, templates.unwrapped(spec, self.quirks), mechanism)
+        return self._tighten(handle, spec) if self.quirks.unwraps_loosely else handle
+
+    def _tighten(self, loose: int, spec: KeySpec) -> int:
+        template = templates.tightened(spec, self.quirks)
         handle = Ulong()
-        code = self._module.unwrap_key(
-            self._session,
-            ctypes.byref(self._kwp),
-            kw,
-            kwp,
-            len(kwp),
-            template.array,
-            template.count,
-            ctypes.byref(handle),
-        )
-        if code in codes.AMBIGUOUS:
-            raise InvalidCiphertext("a wrapped key does not unwrap", device=codes.name_of(code))
-        check(code, "C_UnwrapKey")
+        try:
+            code = self._module.copy_object(self._session, loose, template.array, template.count, ctypes.byref(handle))
+            check(code, "C_CopyObject of a key that the token unwrapped loosely")
+        finally:
+            self.destroy(loose)
         return handle.value
 
     def begins_decrypt(self, handle: int, mechanism: int, length: int) -> bool:

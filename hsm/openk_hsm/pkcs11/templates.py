@@ -13,7 +13,8 @@ from typing import Final
 from openk_hsm.pkcs11 import constants as ck
 from openk_hsm.pkcs11.module import Template, Value, encode_value
 from openk_hsm.pkcs11.public import EC_PARAMS
-from openk_hsm.seam import Algorithm, KeySpec
+from openk_hsm.pkcs11.quirks import NONE, Quirks
+from openk_hsm.seam import Algorithm, KeySpec, Purpose
 from openk_hsm.specs import RSA_BITS, SECRET_BYTES, Attributes, bound_attributes
 
 Rows = list[tuple[int, Value]]
@@ -101,25 +102,38 @@ def named(label: str, id_: bytes) -> Rows:
     return [(ck.CKA_LABEL, label.encode()), (ck.CKA_ID, id_)]
 
 
-def generated(spec: KeySpec, name: Sequence[tuple[int, Value]], *, token: bool, extractable: bool) -> Template:
+def _template(rows: Rows, quirks: Quirks) -> Template:
+    return Template([row for row in rows if row[0] not in quirks.inexpressible])
+
+
+def generated(
+    spec: KeySpec, name: Sequence[tuple[int, Value]], *, token: bool, extractable: bool, quirks: Quirks = NONE
+) -> Template:
     """For C_GenerateKey, or the private half of C_GenerateKeyPair. `extractable` only until it was wrapped."""
     rows = _identity(spec, token=token) + protective(spec, extractable=extractable) + list(name)
     size = SECRET_BYTES.get(spec.algorithm)
     if size is not None:
         rows.append((ck.CKA_VALUE_LEN, size))
-    return Template(rows)
+    return _template(rows, quirks)
 
 
-def public_half(spec: KeySpec, name: Sequence[tuple[int, Value]], *, token: bool, rsa_bits: int = 0) -> Template:
-    """For the public half of C_GenerateKeyPair: it is only read, then (unless resident) destroyed.
-    `rsa_bits`: 0 for the spec's own size."""
+def public_half(
+    spec: KeySpec,
+    name: Sequence[tuple[int, Value]],
+    *,
+    token: bool,
+    rsa_bits: int = 0,
+    quirks: Quirks = NONE,
+) -> Template:
+    """For the public half of C_GenerateKeyPair: it is only read, then (unless resident) destroyed. One use is allowed
+    though nobody has it: NSS softokn refuses a key that is for nothing. `rsa_bits`: 0 for the spec's own size."""
     rows: Rows = [
         (ck.CKA_CLASS, ck.CKO_PUBLIC_KEY),
         (ck.CKA_KEY_TYPE, kind_of(spec.algorithm).key_type),
         (ck.CKA_TOKEN, token),
         (ck.CKA_PRIVATE, False),
-        (ck.CKA_ENCRYPT, False),
-        (ck.CKA_VERIFY, False),
+        (ck.CKA_ENCRYPT, spec.purpose is Purpose.DECRYPT),
+        (ck.CKA_VERIFY, spec.purpose is Purpose.SIGN),
         (ck.CKA_VERIFY_RECOVER, False),
         (ck.CKA_WRAP, False),
         (ck.CKA_DERIVE, False),
@@ -130,28 +144,47 @@ def public_half(spec: KeySpec, name: Sequence[tuple[int, Value]], *, token: bool
         rows += [(ck.CKA_MODULUS_BITS, rsa_bits or RSA_BITS[spec.algorithm]), (ck.CKA_PUBLIC_EXPONENT, b"\x01\x00\x01")]
     else:
         rows.append((ck.CKA_EC_PARAMS, EC_PARAMS[spec.algorithm]))
-    return Template(rows)
+    return _template(rows, quirks)
 
 
-def unwrapped(spec: KeySpec) -> Template:
-    """For C_UnwrapKey into a session object. No VALUE_LEN: the length is the blob's (PKCS#11 v3.1, section 5.18.4)."""
-    return Template(_identity(spec, token=False) + protective(spec))
+def unwrapped(spec: KeySpec, quirks: Quirks = NONE) -> Template:
+    """For C_UnwrapKey into a session object. No VALUE_LEN: the length is the blob's (PKCS#11 v3.1, section 5.18.4).
+    Where the token unwraps loosely the key stays modifiable until it was copied under `tightened`."""
+    rows = _identity(spec, token=False)
+    if spec.algorithm in EC_PARAMS:
+        rows += quirks.unwrapped_curve_rows
+    loose = quirks.unwraps_loosely
+    rows += [(kind, loose if kind == ck.CKA_MODIFIABLE else value) for kind, value in protective(spec)]
+    return _template(rows, quirks)
 
 
-def expected(spec: KeySpec, *, token: bool) -> list[tuple[int, frozenset[bytes]]]:
+def tightened(spec: KeySpec, quirks: Quirks) -> Template:
+    """For C_CopyObject of a key that was unwrapped loosely."""
+    return _template([(ck.CKA_TOKEN, False), *protective(spec)], quirks)
+
+
+def expected(spec: KeySpec, *, token: bool, quirks: Quirks = NONE) -> list[tuple[int, frozenset[bytes]]]:
     """What the lasting object must say of itself, one of each, or it is not ours."""
-    rows = [(kind, frozenset({encode_value(value)})) for kind, value in _identity(spec, token=token) + protective(spec)]
+    stated = _identity(spec, token=token) + protective(spec)
+    rows = [(kind, frozenset({encode_value(value)})) for kind, value in stated if kind not in quirks.inexpressible]
     size = SECRET_BYTES.get(spec.algorithm)
     if size is not None:
-        lengths = {size} if token else {size, 0}  # SoftHSM2 says 0 of unwrapped keys; the binding fixes their length
+        lengths = {size, 0} if quirks.hides_unwrapped_length and not token else {size}
         rows.append((ck.CKA_VALUE_LEN, frozenset(map(encode_value, lengths))))
     elif spec.algorithm in EC_PARAMS:
-        rows.append((ck.CKA_EC_PARAMS, frozenset({EC_PARAMS[spec.algorithm], *_CURVE_NAMES.get(spec.algorithm, ())})))
+        named_otherwise = {quirks.curve_names[spec.algorithm]} if spec.algorithm in quirks.curve_names else set[bytes]()
+        rows.append((ck.CKA_EC_PARAMS, frozenset({EC_PARAMS[spec.algorithm], *named_otherwise})))
     return rows
 
 
-_CURVE_NAMES: Final[dict[Algorithm, tuple[bytes, ...]]] = {Algorithm.ED25519: (b"\x13\x0cedwards25519",)}
-"""CKA_EC_PARAMS as curveName (PrintableString), which PKCS#11 v3.0 has for Edwards curves and SoftHSM2 answers."""
+LASTING: Final[Rows] = [
+    (ck.CKA_PRIVATE, True),
+    (ck.CKA_SENSITIVE, True),
+    (ck.CKA_EXTRACTABLE, False),
+    (ck.CKA_COPYABLE, False),
+    (ck.CKA_MODIFIABLE, False),
+]
+"""What every secret or private key of openk on a token says of itself, whatever it is for."""
 
 
 # No MODIFIABLE here: SoftHSM2 sets it before the value and then refuses the value. The object lives for two calls.

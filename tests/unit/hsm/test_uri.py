@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from random import Random
 from urllib.parse import quote
 
 import pytest
@@ -31,7 +32,9 @@ def test_the_module_may_stand_among_the_path_attributes() -> None:
         ("tpm2:x", "no HSM back end"),
         ("pkcs11:token=x", "names no module"),
         ("pkcs11:token=x?module-path=lib.so", "absolute"),
-        ("pkcs11:token=x?module-name=softhsm2", "whole path"),
+        ("pkcs11:token=x?module-name=no-such-module", "whole path"),
+        ("pkcs11:token=x?module-name=../softhsm2", "no folder"),
+        (f"pkcs11:token=x?module-name=softhsm2&{MODULE}", "one is enough"),
         (f"pkcs11:token=x;token=y?{MODULE}", "twice"),
         (f"pkcs11:token=x;{MODULE}?{MODULE}", "twice"),
         (f"pkcs11:colour=red?{MODULE}", "does not know"),
@@ -40,7 +43,6 @@ def test_the_module_may_stand_among_the_path_attributes() -> None:
         (f"pkcs11:token=%ff?{MODULE}", "UTF-8"),
         (f"pkcs11:token=%00?{MODULE}", "NUL"),
         (f"pkcs11:slot-id=one?{MODULE}", "number"),
-        (f"pkcs11:library-version=3?{MODULE}", "does not match tokens by"),
         (f"pkcs11:token=a b?{MODULE}", "percent-encoded"),
         (f"pkcs11:token=x?{MODULE}&pin-value=1234", "--pin-file"),
         (f"pkcs11:token=x?{MODULE}&pin-source=file:/pin", "--pin-file"),
@@ -60,6 +62,42 @@ def test_any_text_parses_or_is_refused(text: str) -> None:
 
 
 TEXTS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\x00"), max_size=60)
+
+
+def test_a_module_may_be_named_without_its_path() -> None:
+    by_name = parse_uri("pkcs11:token=x?module-name=softhsm2")
+    assert by_name.module.endswith("/libsofthsm2.so")
+    assert parse_uri("pkcs11:token=x?module-name=libsofthsm2.so").module == by_name.module
+
+
+def test_what_a_library_wants_at_its_start_is_decoded() -> None:
+    uri = parse_uri(f"pkcs11:token=x?{MODULE}&x-initialise=configdir%3D%27sql%3A/nss%27%20flags%3D")
+    assert uri.initialise == "configdir='sql:/nss' flags="
+
+
+ATTRIBUTES = (
+    *("token", "serial", "manufacturer", "model", "library-manufacturer", "library-description", "library-version"),
+    *("slot-description", "slot-manufacturer"),
+)
+
+
+@given(st.dictionaries(st.sampled_from(ATTRIBUTES), TEXTS))
+def test_every_attribute_survives_percent_encoding(attributes: dict[str, str]) -> None:
+    path = ";".join(f"{name}={quote(value, safe='')}" for name, value in attributes.items())
+    assert parse_uri(f"pkcs11:{path}?{MODULE}").path == attributes
+
+
+@given(TEXTS, st.randoms(use_true_random=False))
+def test_whatever_is_encoded_more_than_it_must_be_is_the_same(label: str, random: Random) -> None:
+    """RFC 3986, section 2.3: an encoded unreserved character is the character; hexadecimal digits in either case."""
+    encoded = "".join(_as(byte, random.randrange(3)) for byte in label.encode())
+    assert parse_uri(f"pkcs11:token={encoded}?{MODULE}").path == {"token": label}
+
+
+def _as(byte: int, manner: int) -> str:
+    if manner == 0 and chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "-._~"):
+        return chr(byte)
+    return f"%{byte:02X}" if manner == 1 else f"%{byte:02x}"
 
 
 @given(label=TEXTS, serial=TEXTS)
