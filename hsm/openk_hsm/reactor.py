@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Final
 
@@ -69,16 +70,19 @@ class Reactor:
             os.eventfd_write(self._bell, 1)
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-            self._turn()
+        """Until cancelled or closed."""
+        with suppress(trio.ClosedResourceError):
+            while not self._epoll.closed:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self._turn()
 
     def close(self) -> None:
         """Nothing is watched any more, and steps that are asked for are not taken. Idempotent."""
         if not self._epoll.closed:
             self._rung = True
             self._ready.clear()
+            if trio.lowlevel.in_trio_run():
+                trio.lowlevel.notify_closing(self._epoll.fileno())
             self._epoll.close()
             os.close(self._bell)
 

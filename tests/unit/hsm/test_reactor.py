@@ -131,6 +131,14 @@ async def test_steps_that_ask_for_steps_leave_trio_its_turns(reactor: Reactor) -
     assert sorted(late)[len(late) // 2] < 10 * STAY  # ten times: a busy machine; without a bound it would be for ever
 
 
+async def test_closing_ends_its_run(reactor: Reactor) -> None:
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reactor.run)
+            await trio.sleep(2 * LINGER)
+            reactor.close()
+
+
 async def test_after_the_end_nothing_is_done(reactor: Reactor) -> None:
     async with running(reactor):
         pass
