@@ -170,7 +170,8 @@ def _show_objects(answer: Answer) -> None:
     trouble = [f"{cell(count)} {state}: {_COUNTED[state]}" for state, count in counts.items() if count]
     for line in trouble:
         click.echo(line)
-    looked = f"{cell(answer.get('keys'))} keys looked at"
+    keys = answer.get("keys")
+    looked = f"{cell(keys)} {'key' if keys == 1 else 'keys'} looked at"
     if answer.get("complete") is False:
         looked += "; there are more, so some objects have no name here and some that are missing are not told"
     click.echo(looked if trouble else f"all are known and there; {looked}")

@@ -278,7 +278,7 @@ def _object(row: Row) -> dict[str, Plain]:
         "label": found.label,
         "id": found.id.hex(),
         "kind": found.kind,
-        "algorithm": found.algorithm,
+        "algorithm": owner.algorithm or str(found.algorithm),
     }
 
 
