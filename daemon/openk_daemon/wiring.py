@@ -367,7 +367,8 @@ async def _awaited_token(ground: Ground, lanes: Lanes) -> TokenInfo:
         return await lanes.ready()
     home = lanes.hsms.home
     sockets = ", ".join(lanes.sockets(home))
-    ground.log.warning("hsm.awaited", hsm=home, sockets=sockets, text="no worker of the HSM serves yet; still waiting")
+    why = lanes.hsms.default.health().refusal or "nobody listens there"
+    ground.log.warning("hsm.awaited", hsm=home, sockets=sockets, why=why, text="no worker serves yet; still waiting")
     ground.manager.status(f"waiting for a worker of the HSM {home}")
     return await lanes.ready()
 
