@@ -156,9 +156,9 @@ def _objects() -> Leaf:
 
 
 _COUNTED: Final = {
-    "unknown": "that openk did not make: whoever else uses this token can say what they are",
-    "missing": "gone: restore the token from its backup, or stop using these keys",
-    "doubled": "there twice: see `hsm.untrusted` in docs/operations.md",
+    "unknown": "openk did not make what is unknown: whoever else uses this token can say what it is",
+    "missing": "what is missing cannot be used any more: restore the token from its backup",
+    "doubled": "of what is there twice openk uses neither: see `hsm.untrusted` in docs/operations.md",
 }
 
 

@@ -366,7 +366,7 @@ def test_what_a_token_cannot_is_unsupported_and_no_failure(lane: SteeredLane) ->
 def test_only_resident_keys_are_vouched_for(lane: SteeredLane) -> None:
     with pytest.raises(Refusal, match="v/file is wrapped") as refused:
         made(lane).call("hsm.attest", key="v/file")
-    assert refused.value.code.name == "key.unsuitable"
+    assert refused.value.code.name == "key.unsupported"
 
 
 def test_a_token_that_does_not_vouch_says_so(lane: SteeredLane) -> None:
