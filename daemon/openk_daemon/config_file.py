@@ -80,6 +80,8 @@ class Reading:
             if not _NAME.fullmatch(name):
                 self._mistake(("hsm", name), "an HSM's name is 1 to 32 of a-z, 0-9 and -")
             found[name] = self._table(("hsm", name), table, Hsm)
+            if isinstance(table, dict) and not {"sockets", "group"} & table.keys():
+                self._mistake(("hsm", name), "sockets is missing")
         if not found:
             self._mistake(("hsm",), "no HSM is named: add a table [hsm.NAME] with `sockets`")
         return found
@@ -144,16 +146,44 @@ class Reading:
             if path in places:
                 self._mistake(key, f"{path} is also {places[path]}: each socket has a path of its own")
             places[path] = ".".join(key)
+        self._check_groups(config)
         for name, hsm in config.hsm.items():
             if "pin-value" in hsm.uri or "pin-source" in hsm.uri:
                 self._mistake(
                     ("hsm", name, "uri"), "holds a PIN: that is the worker's credential and never belongs here"
                 )
 
+    def _check_groups(self, config: Config) -> None:
+        places: dict[str, str] = {}
+        for name, hsm in config.hsm.items():
+            at = ("hsm", name, "group")
+            if hsm.sockets and hsm.group:
+                self._mistake(at, "a group has no sockets of its own: its members have. Keep one of the two")
+            elif hsm.group and hsm != Hsm(group=hsm.group, uri=hsm.uri):
+                self._mistake(at, "a group has nothing but its members: write the rest into their tables")
+            for member in hsm.group:
+                what = _unfit(config, name, member)
+                if what:
+                    self._mistake(at, what)
+                elif member in places:
+                    self._mistake(at, f"{member} is in {places[member]} already: an HSM is in one group, once")
+                places[member] = ".".join(at)
+
     def _mistake(self, key: tuple[str, ...], what: str) -> None:
         line = next((self._lines[key[:end]] for end in range(len(key), 0, -1) if key[:end] in self._lines), None)
         place = f"{self._path}:{line}" if line else str(self._path)
         self._mistakes.append(f"{place}: {'.'.join(key)}: {what}")
+
+
+def _unfit(config: Config, group: str, member: str) -> str:
+    """Why that HSM cannot be a member of that group; empty when it can."""
+    found = config.hsm.get(member)
+    if found is None:
+        others = [name for name, hsm in config.hsm.items() if name != group and not hsm.group]
+        near = difflib.get_close_matches(member, others, 1)
+        hint = f"did you mean {near[0]}?" if near else f"add a table [hsm.{member}] with `sockets`"
+        return f"no HSM is named {member!r}: {hint}"
+    return f"{member} is a group itself: name HSMs that have sockets" if found.group else ""
 
 
 def lines_of(text: str) -> dict[tuple[str, ...], int]:

@@ -38,11 +38,32 @@ The smallest file that works:
 sockets = ["/run/openk-hsm/main.sock"]
 ```
 
+Two HSMs with root keys of their own; vaults are made on `main` unless `vault.create` names `vendor`:
+
+```toml
+[hsm.main]
+sockets = ["/run/openk-hsm/main.sock"]
+[hsm.vendor]
+sockets = ["/run/openk-hsm/vendor-0.sock", "/run/openk-hsm/vendor-1.sock"]
+```
+
+Two HSMs with the same root keys, as one:
+
+```toml
+[hsm.main]
+group = ["left", "right"]
+[hsm.left]
+sockets = ["/run/openk-hsm/left.sock"]
+[hsm.right]
+sockets = ["/run/openk-hsm/right.sock"]
+```
+
 Paths are absolute. Sizes are bytes, times are seconds. Rules between keys:
 
 - `limits.message_bytes` ≤ `limits.locked_memory_per_uid_bytes` ≤ `limits.locked_memory_bytes`
 - every socket has a path of its own
 - at least one HSM and one administrator are named
+- an HSM has `sockets` or is a `group`; a group's members are HSMs with sockets, each in one group
 - no PIN is in the file: it is the credential of the HSM's worker (docs/operations.md)
 
 Changes take effect at the next start. Policy files are separate and can be loaded while openkd runs (docs/policy.md).
@@ -85,7 +106,7 @@ def _value(type_: inspect.Type, name: str) -> str:
         case inspect.LiteralType():
             return ", ".join(f'"{value}"' for value in type_.values)
         case inspect.VarTupleType():
-            inner = "users" if name == "administrators" else "paths"
+            inner = {"administrators": "users", "group": "names"}.get(name, "paths")
             return f"list of {type_.min_length or 0} to {type_.max_length} {inner}"
         case inspect.DictType():
             return "tables"
@@ -99,6 +120,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     value = field.default
     if field.name == "mode":
         return f"`0o{value:o}`"
+    if value == ():
+        return "none"
     if isinstance(value, tuple):
         return f"`{list(cast('tuple[int, ...]', value))}`"
     if value is None or value == "":

@@ -48,12 +48,23 @@ class Socket(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Hsm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One HSM. Its workers (`openk-hsm serve`) own the PIN and the vendor's module; here is only where they listen."""
+    """One HSM, by its workers (`openk-hsm serve`): they own the PIN and the vendor's module; here is only where they
+    listen. Or a group: HSMs with the same root keys, used as one. The first that is no member of a group is home: it
+    has the audit key, the directory of vaults, and the vaults that name no other."""
 
     sockets: Annotated[
         tuple[Path, ...],
         Meta(min_length=1, max_length=64, description="A worker's socket each. Two workers do twice the work of one."),
-    ]
+    ] = ()
+    group: Annotated[
+        tuple[Annotated[str, Meta(max_length=32)], ...],
+        Meta(
+            min_length=1,
+            max_length=16,
+            description="Instead of sockets: the names of the members, each an [hsm.NAME] of its own. They share "
+            "the work; while one fails the others do it (docs/hsm.md).",
+        ),
+    ] = ()
     uri: Annotated[
         str, Meta(max_length=1024, description="For information: which token this is (RFC 7512). Never with a PIN.")
     ] = ""
@@ -74,6 +85,51 @@ class Hsm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "slowest operation: RSA-4096 generation.",
         ),
     ] = 30.0
+    operation_seconds: Annotated[
+        float, Meta(ge=0.1, le=600, description="An operation is answered by then, with hsm.timeout if need be.")
+    ] = 10.0
+    generate_seconds: Annotated[
+        float, Meta(ge=0.1, le=3600, description="Likewise the making of a key: RSA-4096 takes seconds.")
+    ] = 60.0
+    breaker_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=600,
+            description="Without a worker for so long requests no longer wait: hsm.unavailable at once, "
+            "until one is back.",
+        ),
+    ] = 10.0
+    keep_alive_seconds: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=3600,
+            description="A worker proves this often that its sessions and the device still answer. Some devices end "
+            "sessions that are idle: a YubiHSM after 30 seconds.",
+        ),
+    ] = 20.0
+    quarantine_deaths: Annotated[
+        int,
+        Meta(
+            ge=2,
+            le=16,
+            description="An operation under which so many workers died, all but the first with nothing else in "
+            "flight, is answered hsm.interrupted and not done again.",
+        ),
+    ] = 3
+    quarantine_seconds: Annotated[
+        float, Meta(ge=0, le=86_400, description="For so long the same connection's operations like it are refused.")
+    ] = 60.0
+    stall_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=600,
+            description="As a member of a group: with an answer overdue for so long it gets no more work while "
+            "another member serves.",
+        ),
+    ] = 2.0
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,10 +177,11 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 4 * MEBIBYTE
     queue: Annotated[
         int,
-        Meta(
-            ge=1, le=1 << 20, description="Operations that may wait for the HSMs; more are answered hsm.busy at once."
-        ),
+        Meta(ge=1, le=1 << 20, description="Operations that may wait for an HSM; more are answered hsm.busy at once."),
     ] = 4096
+    queue_per_client: Annotated[
+        int, Meta(ge=1, le=1 << 20, description="Of those, what one connection may have waiting.")
+    ] = 1024
     decisions: Annotated[
         int, Meta(ge=1, le=1 << 20, description="Policy decisions remembered until the next reload, about 1 kB each.")
     ] = 16_384
@@ -194,11 +251,14 @@ class Metrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     socket: Annotated[Path | None, Meta(description="A Unix socket that speaks HTTP; none when left out.")] = None
 
 
+OnTracer = Literal["log", "seal", "exit"]
+
+
 class Hardening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How openkd defends itself beyond what it always does (docs/threat-model.md)."""
 
     on_tracer: Annotated[
-        Literal["log", "seal", "exit"],
+        OnTracer,
         Meta(
             description="When another process traces openkd, which only root can: tell of it; seal, until an operator "
             "unseals; or wipe every key and end with status 78. Workers have --on-tracer of their own."

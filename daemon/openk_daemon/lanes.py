@@ -14,20 +14,28 @@ import trio
 
 from openk_daemon.config import Config, Hsm
 from openk_daemon.hsms import HOME, Hsms
+from openk_daemon.observe.health import OK, Finding, State
 from openk_daemon.observe.log import Log
 from openk_daemon.store.seam import Foreign, Record, Store, Write
 from openk_hsm.dialling import Limits
 from openk_hsm.errors import HsmError
+from openk_hsm.group import GroupLane
 from openk_hsm.lane import WorkerLane
 from openk_hsm.pending import Flow, settle
 from openk_hsm.reactor import Reactor
-from openk_hsm.seam import LaneState, TokenInfo
+from openk_hsm.seam import LaneHealth, LaneState, TokenInfo
 
 IDENTITY: Final = "hsm-identity"
 """Kind of the records that bind a store to its HSMs: id is the HSM's name (as records have it), body the identity."""
 _LOOK: Final = 1.0
 """Seconds between looks whether an HSM that was not there at the start has come."""
 
+_TROUBLES: Final[Mapping[LaneState, str]] = {
+    LaneState.LATCHED: "the token refused the PIN; it is not tried again: openk-hsm unlatch",
+    LaneState.DIVERGED: "its root keys are not its group's; it is not used: docs/operations.md",
+}
+
+AnyLane = WorkerLane | GroupLane
 Commit = Callable[[str, Write], Flow[None]]
 """Makes an audit entry and a write durable together."""
 
@@ -39,22 +47,59 @@ class Lanes:
         self, nursery: trio.Nursery, config: Config, log: Log, reactor: Reactor, *, sealed: bool = False
     ) -> None:
         """`reactor`: one that runs. `sealed`: from the start; see `unseal`."""
+        self._config = config
         self.reactor = reactor
-        report = partial(_report, log)
-        self._lanes = {
-            name: WorkerLane(
-                name,
-                [str(path) for path in hsm.sockets],
-                limits=_limits(hsm, config),
-                report=report,
-                sealed=sealed,
-                reactor=reactor,
-            )
+        make = partial(WorkerLane, report=partial(_report, log), sealed=sealed, reactor=reactor)
+        self.single = {
+            name: make(name, [str(path) for path in hsm.sockets], limits=_limits(config, hsm))
             for name, hsm in config.hsm.items()
+            if hsm.sockets
+        }
+        """Every HSM with workers of its own, members of groups too."""
+        members = {member for hsm in config.hsm.values() for member in hsm.group}
+        self._lanes: dict[str, AnyLane] = {
+            name: self.single.get(name) or self._group(name, hsm.group)
+            for name, hsm in config.hsm.items()
+            if name not in members
         }
         self.hsms = Hsms(self._lanes)
         for lane in self._lanes.values():
             nursery.start_soon(lane.run)
+
+    def _group(self, name: str, members: Sequence[str]) -> GroupLane:
+        limits = _limits(self._config, self._config.hsm[members[0]])
+        return GroupLane(name, [self.single[member] for member in members], limits=limits)
+
+    def sockets(self, name: str) -> list[str]:
+        """Where the workers of an HSM listen, those of a group's members too."""
+        hsm = self._config.hsm[name]
+        of_members = [path for member in hsm.group for path in self._config.hsm[member].sockets]
+        return [str(path) for path in (*hsm.sockets, *of_members)]
+
+    @property
+    def configured(self) -> Mapping[str, int]:
+        """How many workers each HSM should have."""
+        return {name: len(self.sockets(name)) for name in self._lanes}
+
+    def readings(self) -> Sequence[LaneHealth]:
+        """Of every lane that has workers: counts add up."""
+        return [lane.health() for lane in self.single.values()]
+
+    def finding(self) -> Finding:
+        """Whether every HSM has the workers it should have, members of groups each for itself."""
+        troubles: list[str] = []
+        latched = False
+        for name, lane in self.single.items():
+            wanted, there = len(self.sockets(name)), lane.workers
+            trouble = _TROUBLES.get(lane.state)
+            if trouble is not None:
+                troubles.append(f"{name}: {trouble}")
+                latched = True
+            elif there < wanted:
+                troubles.append(f"{wanted - there} of {wanted} HSM workers of {name} are missing")
+        served = all(lane.workers for lane in self._lanes.values())
+        bad = State.FAILED if latched and not served else State.DEGRADED
+        return Finding(bad, "; ".join(troubles)) if troubles else OK
 
     async def ready(self) -> TokenInfo:
         """Wait for the first HSM, without which nothing can be signed. Raises HsmError. The others may come later."""
@@ -128,7 +173,7 @@ class Lanes:
                         nursery.start_soon(_bind, name, lane, commit)
 
 
-async def _bind(name: str, lane: WorkerLane, commit: Commit) -> None:
+async def _bind(name: str, lane: AnyLane, commit: Commit) -> None:
     while True:
         try:
             token = await lane.ready()
@@ -148,8 +193,20 @@ async def _read(store: Store, name: str) -> Record | None:
     return await store.read(IDENTITY, name.encode())
 
 
-def _limits(hsm: Hsm, config: Config) -> Limits:
-    return Limits(handoff_bytes=hsm.handoff_bytes, hang=hsm.deadline_seconds, total=config.limits.queue)
+def _limits(config: Config, hsm: Hsm) -> Limits:
+    return Limits(
+        handoff_bytes=hsm.handoff_bytes,
+        deadline=hsm.operation_seconds,
+        generate_deadline=hsm.generate_seconds,
+        hang=hsm.deadline_seconds,
+        breaker=hsm.breaker_seconds,
+        per_client=config.limits.queue_per_client,
+        total=config.limits.queue,
+        keep_alive=hsm.keep_alive_seconds,
+        deaths=hsm.quarantine_deaths,
+        stall=hsm.stall_seconds,
+        quarantine=hsm.quarantine_seconds,
+    )
 
 
 def _report(log: Log, event: str, fields: Mapping[str, object]) -> None:

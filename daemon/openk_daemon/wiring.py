@@ -60,7 +60,7 @@ from openk_daemon.store.sqlite import SqliteStore
 from openk_hsm.errors import Sealed
 from openk_hsm.pending import Pending, settle
 from openk_hsm.reactor import Reactor
-from openk_hsm.seam import AUDIT_KEY, Lane, LaneState, Mechanism, OpCode, Operation, TokenInfo
+from openk_hsm.seam import AUDIT_KEY, Lane, Mechanism, OpCode, Operation, TokenInfo
 from openk_hsm.selftest import Finding as CheckFinding
 from openk_memory import selftest
 from openk_memory.hardening import harden_daemon, tracer
@@ -161,7 +161,7 @@ class Daemon:
         self.started = time.monotonic()
         cache = config.cache
         limits = KeyLimits(cached_seconds=cache.key_seconds, cached_uses=cache.key_uses, cached_open=cache.keys)
-        self.hierarchy = Hierarchy(lanes.hsms, store, lambda: datetime.now(UTC))
+        self.hierarchy = Hierarchy(lanes.hsms, store, lambda: datetime.now(UTC), data=token.data)
         self.keyring = Keyring(self.hierarchy, self.pool, limits)
         self.keys = KeyHandlers(self.keyring, self.pool)
         self.seal = Seal(lanes, kept, self._wipe)
@@ -192,16 +192,11 @@ class Daemon:
             **self.keys.handlers(),
             **SecretHandlers(self.hierarchy, self.pool).handlers(),
             **RandomHandlers(self.hsms.default, self.pool).handlers(),
-            **HsmHandlers(self.hsms, self._configured, self.keyring, self._failed_check).handlers(),
+            **HsmHandlers(self.hsms, self.lanes.configured, self.keyring, self._failed_check).handlers(),
             **SealHandlers(self.seal).handlers(),
             **PolicyHandlers(self.engine, self.keys.describe_resource).handlers(),
             **AuditHandlers(self.ledger, self.token.audit_public).handlers(),
         }
-
-    @property
-    def _configured(self) -> Mapping[str, int]:
-        """Workers of each HSM."""
-        return {name: len(hsm.sockets) for name, hsm in self.config.hsm.items()}
 
     def _failed_check(self, hsm: str, found: CheckFinding) -> None:
         log = self.log.child(Category.HSM)
@@ -235,7 +230,7 @@ class Daemon:
 
     def _watch(self) -> None:
         sources = Sources(
-            lanes=lambda: [lane.health() for lane in self.hsms.values()],
+            lanes=self.lanes.readings,
             memory=self.pool.counters,
             audit=lambda: AuditReading(self.store.log_size(), self.ledger.signed_size, self.ledger.unavailable),
             store_queued=lambda: self.store.queued,
@@ -247,13 +242,13 @@ class Daemon:
         watch_standard(self.metrics, sources)
         check_standard(self.health, sources)
         self.metrics.watch("sealed", "1 while nothing is served until an operator unseals.", lambda: self.seal.closed)
-        self.health.add("workers", self._workers)
+        self.health.add("workers", self.lanes.finding)
         self.health.add("seal", self._sealed)
 
     def _sealed(self) -> Finding:
         if not self.seal.closed:
             return OK
-        workers = sum(self._configured.values())
+        workers = sum(self.lanes.configured.values())
         out = f"{self.lanes.logged_out} of {workers} HSM workers say that they are logged out"
         return Finding(State.FAILED, f"sealed until an operator unseals (openk unseal); {out}")
 
@@ -261,19 +256,6 @@ class Daemon:
         """Every key and secret of this process."""
         self.keyring.forget()
         self.server.drop_secrets()
-
-    def _workers(self) -> Finding:
-        findings: list[str] = []
-        for name, hsm in self.config.hsm.items():
-            health = self.hsms[name].health()
-            if health.state is LaneState.LATCHED:
-                latched = f"the token of {name} refused the PIN; it is not tried again: openk-hsm unlatch"
-                return Finding(State.FAILED, latched)
-            configured = len(hsm.sockets)
-            missing = configured - health.workers
-            if missing:
-                findings.append(f"{missing} of {configured} HSM workers of {name} are missing")
-        return Finding(State.DEGRADED, "; ".join(findings)) if findings else OK
 
     async def reload(self) -> None:
         """SIGHUP: the policies, all or nothing; recorded either way."""
@@ -388,8 +370,9 @@ async def _awaited_token(ground: Ground, lanes: Lanes) -> TokenInfo:
     with trio.move_on_after(PATIENCE):
         return await lanes.ready()
     home = lanes.hsms.home
-    sockets = ", ".join(str(path) for path in ground.config.hsm[home].sockets)
-    ground.log.warning("hsm.awaited", hsm=home, sockets=sockets, text="no worker of the HSM serves yet; still waiting")
+    sockets = ", ".join(lanes.sockets(home))
+    why = lanes.hsms.default.health().refusal or "nobody listens there"
+    ground.log.warning("hsm.awaited", hsm=home, sockets=sockets, why=why, text="no worker serves yet; still waiting")
     ground.manager.status(f"waiting for a worker of the HSM {home}")
     return await lanes.ready()
 

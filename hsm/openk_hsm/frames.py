@@ -238,7 +238,7 @@ def info_from_wire(value: object) -> TokenInfo:
 
 
 def _data_algorithm(value: object) -> Algorithm:
-    if value not in {Algorithm.AES_256_GCM.value, Algorithm.AES_256_CCM.value}:
+    if value not in {Algorithm.AES_256_GCM.value, Algorithm.AES_256_CCM.value, Algorithm.AES_256_CBC_HMAC.value}:
         raise BadFrame("a token's description is malformed")
     return Algorithm(value)
 

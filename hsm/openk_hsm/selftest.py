@@ -19,7 +19,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
-from openk_hsm.errors import HsmError, InvalidCiphertext, Unsupported
+from openk_hsm.errors import (
+    HsmError,
+    InvalidCiphertext,
+    Sealed,
+    TokenMissing,
+    TokenUninitialised,
+    Unavailable,
+    Unsupported,
+    WrongPin,
+)
 from openk_hsm.pending import Pending
 from openk_hsm.seam import (
     AUDIT_KEY,
@@ -61,6 +70,9 @@ _WAYS: Final = {
     Algorithm.AES_256_CCM: (Mechanism.WRAP_DATA, 0, 62),
 }
 """How a token seals data: mechanism, bytes of the nonce it is given, most bytes that a ciphertext is longer."""
+
+
+_ABSENT: Final = (Unavailable, Sealed, WrongPin, TokenMissing, TokenUninitialised)
 
 
 class Verdict(StrEnum):
@@ -116,7 +128,8 @@ class Selftest:
         return list(self._checks)
 
     async def run(self, name: str) -> Finding:
-        """One check, from its start to the last key it gives back. Raises KeyError for a name that is none."""
+        """One check, from its start to the last key it gives back. Raises KeyError for a name that is none, HsmError
+        where there is no HSM to be tested."""
         check = self._checks[name]
         began = monotonic()
         error: HsmError | None = None
@@ -126,6 +139,8 @@ class Selftest:
             verdict, text = Verdict.UNSUPPORTED, "this token does not do that, or not with wrapped keys"
         except _Wrong as wrong:
             verdict, text = Verdict.FAILED, str(wrong)
+        except _ABSENT:
+            raise
         except HsmError as failed:
             verdict, text, error = Verdict.FAILED, f"the HSM answered with the error {failed.code}", failed
         finally:

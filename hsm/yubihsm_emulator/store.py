@@ -83,12 +83,9 @@ class ObjectStore:
             if (kind, object_id) in self._objects:
                 raise DeviceError(ErrorCode.OBJECT_EXISTS)
             return object_id
-        usable = NOBODY - 1
-        for step in range(usable):
-            chosen = (candidate - 1 + step) % usable + 1
-            if (kind, chosen) not in self._objects:
-                return chosen
-        raise DeviceError(ErrorCode.STORAGE_FAILED)
+        usable = NOBODY - 1  # many times more than objects
+        circle = ((candidate - 1 + step) % usable + 1 for step in range(usable))
+        return next(chosen for chosen in circle if (kind, chosen) not in self._objects)
 
     def add(self, one: StoredObject) -> StoredObject:
         """Keeps the object (its id from `place`) and numbers it: the sequence counts earlier writes of its type and id.

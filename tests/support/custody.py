@@ -93,7 +93,8 @@ class Custody:
         self.pool = pool
         self.failed: list[Finding] = []
         """Checks of `hsm.selftest` that failed."""
-        self.hierarchy = Hierarchy(hsms, self.store, self.clock.wall, vaults_kept=vaults_kept)
+        data = hsms.default.info().result().data
+        self.hierarchy = Hierarchy(hsms, self.store, self.clock.wall, vaults_kept=vaults_kept, data=data)
         self.keyring = Keyring(self.hierarchy, pool, limits, self.clock.monotonic)
         self.keys = KeyHandlers(self.keyring, pool)
         self.handlers: dict[str, Handler] = {

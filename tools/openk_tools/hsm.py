@@ -156,9 +156,9 @@ def _objects() -> Leaf:
 
 
 _COUNTED: Final = {
-    "unknown": "that openk did not make: whoever else uses this token can say what they are",
-    "missing": "gone: restore the token from its backup, or stop using these keys",
-    "doubled": "there twice: see `hsm.untrusted` in docs/operations.md",
+    "unknown": "openk did not make what is unknown: whoever else uses this token can say what it is",
+    "missing": "what is missing cannot be used any more: restore the token from its backup",
+    "doubled": "of what is there twice openk uses neither: see `hsm.untrusted` in docs/operations.md",
 }
 
 
@@ -170,7 +170,8 @@ def _show_objects(answer: Answer) -> None:
     trouble = [f"{cell(count)} {state}: {_COUNTED[state]}" for state, count in counts.items() if count]
     for line in trouble:
         click.echo(line)
-    looked = f"{cell(answer.get('keys'))} keys looked at"
+    keys = answer.get("keys")
+    looked = f"{cell(keys)} {'key' if keys == 1 else 'keys'} looked at"
     if answer.get("complete") is False:
         looked += "; there are more, so some objects have no name here and some that are missing are not told"
     click.echo(looked if trouble else f"all are known and there; {looked}")

@@ -34,9 +34,10 @@ Advance = Callable[[str, float], None]
 
 @dataclass(slots=True)
 class Figures:
-    """`times`: microseconds of each operation; none where the HSM does not do it."""
+    """`times`: microseconds of each operation; none where `hsm` does not do it."""
 
     operation: str
+    hsm: str = ""
     times: list[int] = field(default_factory=list[int])
 
     @property
@@ -83,7 +84,8 @@ def bench(where: click.Argument) -> Leaf:
                     advance(name, (place + part) / len(operations))
                 figures.append(found)
         if settings.as_json:
-            show_json({"operations": [found.as_map() for found in figures]})
+            told = hsm or next((found.hsm for found in figures if found.hsm), None)
+            show_json({"hsm": told, "operations": [found.as_map() for found in figures]})
         else:
             _show(figures)
 
@@ -126,11 +128,13 @@ def _measure(session: Session, hsm: str | None, found: Figures, count: int | Non
         if hsm is not None:
             params["hsm"] = hsm
         try:
-            times = session.call("hsm.bench", params).get("times")
+            answer = session.call("hsm.bench", params)
         except Failure as failure:
             if failure.code != _UNSUPPORTED:
                 raise
             break
+        found.hsm = str(answer.get("hsm"))
+        times = answer.get("times")
         found.times += [time for time in times if isinstance(time, int)] if isinstance(times, list) else []
         yield min(1.0, max(1 - (end - monotonic()) / seconds, 0.0 if count is None else len(found.times) / count))
     yield 1.0

@@ -142,7 +142,7 @@ class HsmHandlers:
         handle = version.handle
         if handle is None or not isinstance(handle.source, Resident):
             raise Refusal(
-                "key.unsuitable",
+                "key.unsupported",
                 f"{state.name} is {state.protection.value}: an HSM vouches for keys that live on it (resident) only",
                 details={"protection": state.protection.value},
             )
@@ -278,7 +278,7 @@ def _object(row: Row) -> dict[str, Plain]:
         "label": found.label,
         "id": found.id.hex(),
         "kind": found.kind,
-        "algorithm": found.algorithm,
+        "algorithm": owner.algorithm or str(found.algorithm),
     }
 
 

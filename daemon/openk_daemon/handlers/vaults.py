@@ -13,6 +13,7 @@ from openk_daemon.hierarchy.refusals import refusing
 from openk_daemon.hierarchy.turns import Turns
 from openk_daemon.hierarchy.vault_keys import VaultKeys
 from openk_daemon.vaults.registry import Vaults
+from openk_hsm.pending import drive
 
 LIST_USUAL: Final = 100
 
@@ -39,7 +40,12 @@ class VaultHandlers:
             self._turns.give(name)
             raise
         answer = self._describe(new.keys)
-        steps = (After(lambda: self._hierarchy.keep(new.keys)), self._turns.ending(name))
+
+        def forget() -> None:
+            if new.made:
+                drive(self._vaults.undo(new.keys, new.made), lambda _undone, _error: None)
+
+        steps = (After(lambda: self._hierarchy.keep(new.keys), forget), self._turns.ending(name))
         return Outcome((answer,), new.writes, after=steps)
 
     async def list_vaults(self, call: Call) -> Outcome:

@@ -1,4 +1,4 @@
-"""The one layout of everything openk encrypts with AES-256-GCM (docs/formats.md).
+"""The one layout of everything openk encrypts (docs/formats.md).
 
      0        1        2           3                 19            23         35            n-16      n
      +--------+--------+-----------+-----------------+-------------+----------+-------------+---------+
@@ -6,6 +6,13 @@
      | u8 = 1 | u8     | u8 = 1    |                 | u32 big end.| 12 bytes | n - 51      | 16 bytes|
      +--------+--------+-----------+-----------------+-------------+----------+-------------+---------+
      |<------------------ header, 23 bytes ------------------------>|
+
+Algorithm 2 is what a YubiHSM seals (hierarchy.schemes): behind the header stands the device's own blob, with its nonce
+
+    23            36                                                       n-16      n
+    +-------------+--------------------------------------------------------+---------+
+    | nonce (13)  | CCM( 00 | SHA-256("openk.wrap-data.1" 00 | AAD) | data )| tag     |
+    +-------------+--------------------------------------------------------+---------+
 
 The AAD given to AES-GCM is `header || context`.  The header has a fixed length, so the split is unambiguous:
 key id, key version and kind are bound to the ciphertext together with the caller's AAD.
@@ -21,6 +28,8 @@ from typing import Final
 _HEADER: Final = struct.Struct(">BBB16sI")
 FORMAT: Final = 1
 AES_256_GCM: Final = 1
+AES_256_CCM: Final = 2
+"""AES-256-CCM by WRAP DATA of a YubiHSM 2. Only records and material of openk's own; clients' ciphertexts are GCM."""
 KEY_ID: Final = 16
 HEADER: Final = _HEADER.size
 NONCE: Final = 12
@@ -48,13 +57,14 @@ class Header:
     kind: Kind
     key: bytes
     version: int
+    algorithm: int = AES_256_GCM
 
     def pack(self) -> bytes:
-        return _HEADER.pack(FORMAT, self.kind, AES_256_GCM, self.key, self.version)
+        return _HEADER.pack(FORMAT, self.kind, self.algorithm, self.key, self.version)
 
 
 def parse(envelope: bytes | memoryview) -> Header:
-    """The header of a whole envelope. Raises EnvelopeError."""
+    """The header of a client's whole ciphertext. Raises EnvelopeError."""
     if len(envelope) < OVERHEAD:
         raise EnvelopeError(f"shorter than {OVERHEAD} bytes")
     form, kind, algorithm, key, version = _HEADER.unpack_from(envelope)

@@ -2,6 +2,7 @@
 
 root (resident)      kw: wraps vault keys     data: seals vault records     mac: binds them, digests vault names
   └─ vault (wrapped) kw: wraps clients' keys  data: seals records, data keys mac: binds them, digests names
+     on a YubiHSM (resident) nothing is wrapped: `data` and `mac` are objects, clients' keys are resident or cached
 
 Each HSM has root keys of its own, and a vault's keys live on one HSM. Records of vaults are the first one's: there a
 vault's name leads to the HSM that has its keys (openk_daemon.hsms).
@@ -20,15 +21,26 @@ from openk_daemon.hierarchy.records import VAULT, VaultBody, decode
 from openk_daemon.hierarchy.refusals import damaged
 from openk_daemon.hierarchy.sealing import Sealing
 from openk_daemon.hierarchy.shelf import Shelf
-from openk_daemon.hierarchy.vault_keys import DATA, KW, MAC, ROOT_ID, VaultKeys, key_context, sealer
+from openk_daemon.hierarchy.vault_keys import (
+    DATA,
+    DEVICE_DATA,
+    KW,
+    MAC,
+    ROOT_ID,
+    VaultKeys,
+    key_context,
+    object_label,
+    sealer,
+    usage_id,
+)
 from openk_daemon.hsms import HOME, Hsms, root_of
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Record, Store
 from openk_hsm.errors import HsmError
 from openk_hsm.seam import (
     FIRST_FREE_SLOT,
-    ROOT_DATA,
     ROOT_MAC,
+    Algorithm,
     KeyHandle,
     KeySpec,
     Mechanism,
@@ -37,6 +49,7 @@ from openk_hsm.seam import (
     Resident,
     Wrapped,
     Wrapper,
+    root_data,
 )
 from openk_memory.scrub import scrub
 
@@ -47,7 +60,16 @@ _VAULT_DIGESTS_KEPT: Final = 4096
 class Hierarchy:
     """`vaults_kept` bounds the vaults whose three session objects stay loaded in workers."""
 
-    def __init__(self, hsms: Hsms, store: Store, clock: Callable[[], datetime], *, vaults_kept: int = 256) -> None:
+    def __init__(
+        self,
+        hsms: Hsms,
+        store: Store,
+        clock: Callable[[], datetime],
+        *,
+        vaults_kept: int = 256,
+        data: Algorithm = Algorithm.AES_256_GCM,
+    ) -> None:
+        """`data`: what data keys are on the first HSM (its `TokenInfo.data`)."""
         lane = hsms.lane
         self.hsms = hsms
         self.lane = lane
@@ -55,7 +77,7 @@ class Hierarchy:
         self.store = store
         self.nonces = Nonces(lane)
         self.sealing = Sealing(lane, self.nonces, store)
-        self.root = sealer(ROOT_ID, ROOT_DATA, counted=False)
+        self.root = sealer(ROOT_ID, root_data(data), counted=False)
         self.touched = False
         """Whether a cipher ran over secrets here since the last `tidy`: set by whoever ran it."""
         self._clock = clock
@@ -109,12 +131,24 @@ class Hierarchy:
         where its HSM is configured no longer."""
         self.hsms.of(body.hsm)
         root = root_of(body.hsm)
+        if not body.data:
+            return self._assemble_resident(body, root)
 
         def load(spec: KeySpec, role: str, blob: bytes) -> KeyHandle:
             return self.handle(spec, Wrapped(root, key_context(body.id, role), blob), body.hsm)
 
         wrapper = Wrapper(load(KW, "kw", body.kw), load(MAC, "mac", body.mac))
         sealing = sealer(body.id, load(DATA, "data", body.data))
+        return VaultKeys(body.name, body.id, body.created, wrapper, sealing, body.hsm)
+
+    def _assemble_resident(self, body: VaultBody, root: Wrapper) -> VaultKeys:
+        id_ = usage_id(body.id)
+
+        def find(spec: KeySpec, role: str) -> KeyHandle:
+            return self.handle(spec, Resident(object_label(role, id_), id_), body.hsm)
+
+        wrapper = Wrapper(root.kw, find(MAC, "mac"))  # nothing is wrapped there
+        sealing = sealer(body.id, find(DEVICE_DATA, "data"))
         return VaultKeys(body.name, body.id, body.created, wrapper, sealing, body.hsm)
 
     def keep(self, vault: VaultKeys) -> None:

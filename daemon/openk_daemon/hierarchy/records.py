@@ -10,6 +10,7 @@ layout of its own (openk_daemon.secrets.payload). Inside the envelope:
     secret        [format, name, secret id (16), last version ever, current version, created of the current one]
     intent        [format, label, id, HSM] of a token object that is about to be made
 
+A vault's three blobs are empty where its keys are token objects (then its data key is aes-256-ccm).
 HSM: the configured name of the one that has the key or object, empty for the first; records from before there could be
 several end without it. Times are milliseconds since 1970-01-01T00:00:00Z. Names are the part behind the vault.
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from openk_daemon.hierarchy import canonical
-from openk_daemon.hierarchy.envelope import BODY, HEADER, OVERHEAD, TAG
+from openk_daemon.hierarchy.envelope import HEADER
 from openk_daemon.hierarchy.flights import Flights
 from openk_daemon.hierarchy.nonces import Nonces
 from openk_daemon.hierarchy.records import FORMAT, KEY_USAGE, VAULT, KeyUsageBody, decode, encode
@@ -20,7 +20,7 @@ from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Record, Store, Unit, Write
 from openk_hsm.errors import HsmError, InvalidCiphertext
 from openk_hsm.pending import Pending
-from openk_hsm.seam import Buffer, Lane, Mechanism, OpCode, Operation
+from openk_hsm.seam import EMPTY, Buffer, Lane, OpCode, Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +126,20 @@ class Sealing:
     ) -> Pending[bytes | int] | None:
         """Settles with the length, key bytes in `into`; InvalidCiphertext when it is not the one that was sealed.
         None when it is no envelope of this sealer at all."""
-        if len(envelope) < OVERHEAD or envelope[:HEADER] != sealer.material:
+        if len(envelope) < sealer.scheme.overhead or envelope[:HEADER] != sealer.material:
             return None
         return self._decrypt(sealer, context, envelope, into)
 
     def _encrypt(
         self, sealer: Sealer, header: bytes, context: bytes, data: Buffer
     ) -> tuple[bytes, Pending[bytes | int]]:
-        nonce = self._nonces.take()
+        scheme = sealer.scheme
+        nonce = self._nonces.take() if scheme.nonce else EMPTY
         operation = Operation(
             OpCode.ENCRYPT,
-            len(data) + TAG,
+            len(data) + scheme.longer,
             sealer.key,
-            Mechanism.AES_GCM,
+            scheme.mechanism,
             data=data,
             aad=header + context,
             param=nonce,
@@ -148,22 +149,24 @@ class Sealing:
     def _decrypt(
         self, sealer: Sealer, context: bytes, envelope: Buffer, into: memoryview | None
     ) -> Pending[bytes | int]:
+        scheme = sealer.scheme
+        body = HEADER + scheme.nonce
         return self._lane.submit(
             Operation(
                 OpCode.DECRYPT,
-                len(envelope) - BODY,  # tokens want room for the ciphertext's length
+                len(envelope) - body,  # tokens want room for the ciphertext's length
                 sealer.key,
-                Mechanism.AES_GCM,
-                data=envelope[BODY:],
+                scheme.mechanism,
+                data=envelope[body:],
                 aad=bytes(envelope[:HEADER]) + context,
-                param=envelope[HEADER:BODY],
+                param=envelope[HEADER:body],
                 into=into,
             )
         )
 
     def _submit_open(self, sealer: Sealer, record: Record) -> Pending[bytes | int] | None:
         body = record.body
-        if len(body) < OVERHEAD or body[:HEADER] != sealer.record:
+        if len(body) < sealer.scheme.overhead or body[:HEADER] != sealer.record:
             return None
         return self._decrypt(sealer, record_context(record.kind, record.id, record.version), body, None)
 

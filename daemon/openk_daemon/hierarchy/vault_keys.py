@@ -7,11 +7,14 @@ from typing import Final
 
 from openk_daemon.hierarchy import canonical
 from openk_daemon.hierarchy.envelope import Header, Kind
+from openk_daemon.hierarchy.schemes import GCM, Scheme, scheme_of
 from openk_daemon.hierarchy.shelf import Shelf
-from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Purpose, Wrapper
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Purpose, Resident, Wrapper
 
 KW: Final = KeySpec(Algorithm.AES_256_KWP, Purpose.KEY_WRAP)
 DATA: Final = KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT)
+DEVICE_DATA: Final = KeySpec(Algorithm.AES_256_CCM, Purpose.ENCRYPT)
+"""The same on a YubiHSM."""
 MAC: Final = KeySpec(Algorithm.HMAC_SHA_256, Purpose.MAC)
 
 VERSION: Final = 1
@@ -49,12 +52,26 @@ class Sealer:
     material: bytes
     usage: bytes
     counted: bool
+    scheme: Scheme = GCM
     tally: Tally = field(default_factory=Tally)
 
 
 def sealer(id_: bytes, key: KeyHandle, *, counted: bool = True) -> Sealer:
-    record, material = (Header(kind, id_, VERSION).pack() for kind in (Kind.RECORD, Kind.MATERIAL))
-    return Sealer(key, record, material, id_ + VERSION.to_bytes(4, "big"), counted)
+    """The key's algorithm says how it seals."""
+    scheme = scheme_of(key.spec.algorithm)
+    record, material = (Header(kind, id_, VERSION, scheme.number).pack() for kind in (Kind.RECORD, Kind.MATERIAL))
+    return Sealer(key, record, material, usage_id(id_), counted, scheme)
+
+
+def usage_id(vault: bytes) -> bytes:
+    """The id of the record that counts the uses of a vault's data key; where the vault's keys are token objects, their
+    id too."""
+    return vault + VERSION.to_bytes(4, "big")
+
+
+def object_label(role: str, id_: bytes) -> str:
+    """The label of a vault's key that is a token object. `id_`: from `usage_id`."""
+    return f"openk-{role}-{id_.hex()}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,5 +87,7 @@ class VaultKeys:
     digests: Shelf[tuple[str, str], bytes] = field(default_factory=lambda: Shelf[tuple[str, str], bytes](_DIGESTS_KEPT))
     """(type, name) -> digest. Names are not secret in memory; in the store they are."""
 
-    def handles(self) -> tuple[KeyHandle, KeyHandle, KeyHandle]:
-        return self.wrapper.kw, self.wrapper.mac, self.sealer.key
+    def handles(self) -> tuple[KeyHandle, ...]:
+        """What is this vault's own: one whose keys are token objects wraps nothing, and has no `kw`."""
+        own = (self.wrapper.mac, self.sealer.key)
+        return own if isinstance(self.wrapper.mac.source, Resident) else (self.wrapper.kw, *own)

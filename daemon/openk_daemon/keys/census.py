@@ -21,7 +21,7 @@ from openk_daemon.hierarchy.records import INTENT, KEY, KEY_VERSION, VAULT, KeyB
 from openk_daemon.keys.keyring import object_label
 from openk_daemon.keys.state import version_id
 from openk_daemon.keys.suites import Protection
-from openk_hsm.seam import AUDIT_KEY, ObjectInfo, Resident, roots
+from openk_hsm.seam import AUDIT_KEY, KeyHandle, ObjectInfo, Resident, roots
 
 KEYS_MOST: Final = 50_000
 """Keys that one request looks at: about a second of an HSM that opens 50,000 records a second."""
@@ -46,7 +46,8 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """`name` and `version` of a key; both None for what has none, or where the key was not among those looked at."""
+    """`name` and `version` of a key; both None for what has none, or where the key was not among those looked at.
+    `algorithm` as openk names it, empty where openk does not know."""
 
     role: Role
     name: str | None = None
@@ -70,6 +71,9 @@ class Report:
     complete: bool
 
 
+_STATES: Final = tuple(State)
+_ROLES: Final = tuple(Role)
+
 Identity = tuple[str, bytes]
 """Label and id."""
 
@@ -84,12 +88,13 @@ class Census:
         # Records first: what is made meanwhile is then an object with a record, and nothing seems to be missing.
         lane = self._hierarchy.hsms.of(hsm)
         made = roots((await lane.info()).data)
-        expected: dict[Identity, Owner] = {_resident(root.source): _root_owner(root.source) for root in made}
+        expected: dict[Identity, Owner] = {_resident(root.source): _root_owner(root) for root in made}
         keys = await self._walk(hsm, expected)
         objects = await lane.objects()
         rows = await self._judge(objects, expected)
         seen = {(found.label, found.id) for found in objects}
         rows += [_missing(identity, owner) for identity, owner in expected.items() if identity not in seen]
+        rows.sort(key=_place)
         return Report(rows, min(keys, self._most), complete=keys <= self._most)
 
     async def _judge(self, objects: Sequence[ObjectInfo], expected: dict[Identity, Owner]) -> list[Row]:
@@ -162,8 +167,14 @@ def _resident(source: object) -> Identity:
     return source.label, source.id
 
 
-def _root_owner(source: object) -> Owner:
-    return Owner(Role.AUDIT if source == AUDIT_KEY.source else Role.ROOT)
+def _root_owner(root: KeyHandle) -> Owner:
+    return Owner(Role.AUDIT if root.source == AUDIT_KEY.source else Role.ROOT, algorithm=root.spec.algorithm.value)
+
+
+def _place(row: Row) -> tuple[object, ...]:
+    """What is wrong comes last, where a person looks first."""
+    owner = row.owner
+    return (_STATES.index(row.state), _ROLES.index(owner.role), owner.name or "", owner.version or 0, row.object.label)
 
 
 def _missing(identity: Identity, owner: Owner) -> Row:

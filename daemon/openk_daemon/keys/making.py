@@ -156,8 +156,9 @@ class Making:
 
 
 def choose(info: TokenInfo, spec: KeySpec, asked: str | None) -> Protection:
-    """The protection for a new key. `wrapped` is the usual one; `cached` is chosen without being asked for only where
-    no device has the algorithm. Raises Refusal(key.unsupported) that names what is possible."""
+    """The protection for a new key. `wrapped` is the usual one, `resident` where the HSM wraps none; `cached` is chosen
+    without being asked for only where no device has the algorithm. Raises Refusal(key.unsupported) that names what is
+    possible."""
     possible: list[Protection] = []
     if spec in info.wrapped:
         possible.append(Protection.WRAPPED)
@@ -167,13 +168,18 @@ def choose(info: TokenInfo, spec: KeySpec, asked: str | None) -> Protection:
     if suite.material:
         possible.append(Protection.CACHED)
     wanted = Protection.WRAPPED if asked is None else Protection(asked)
-    if asked is None and suite.only_cached and wanted not in possible:
-        wanted = Protection.CACHED
+    if asked is None and wanted not in possible:
+        if info.resident_vaults and Protection.RESIDENT in possible:
+            wanted = Protection.RESIDENT
+        elif suite.only_cached:
+            wanted = Protection.CACHED
     if wanted not in possible:
         names = [protection.value for protection in possible]
+        why = "this HSM keeps no wrapped keys; " if info.resident_vaults and wanted is Protection.WRAPPED else ""
         raise Refusal(
             "key.unsupported",
-            f"{spec.algorithm.value} for {spec.purpose.value} is possible here as: {', '.join(names) or 'nothing'}",
+            f"{why}{spec.algorithm.value} for {spec.purpose.value} is possible here as: "
+            f"{', '.join(names) or 'nothing'}",
             details={"possible": names},
         )
     return wanted

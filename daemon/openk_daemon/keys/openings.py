@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from openk_daemon.hierarchy.envelope import OVERHEAD
 from openk_daemon.hierarchy.flights import Flights
 from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.hierarchy.records import KEY_VERSION
@@ -77,9 +76,10 @@ class Openings:
     async def _open_one(self, state: KeyState, version: KeyVersion, uses: int) -> None:
         self._open.drop(version)
         envelope = version.material
-        if envelope is None or len(envelope) <= OVERHEAD:
+        overhead = state.vault.sealer.scheme.overhead
+        if envelope is None or len(envelope) <= overhead:
             raise damaged(KEY_VERSION)
-        size = len(envelope) - OVERHEAD
+        size = len(envelope) - overhead
         context = material_context(state.algorithm.value, state.vault.id, state.id, version.number, state.purpose.value)
         lease = self._pool.lease(size)
         try:

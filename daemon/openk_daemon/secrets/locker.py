@@ -10,7 +10,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from openk_daemon.call import Sealed
-from openk_daemon.hierarchy.envelope import OVERHEAD
 from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.hierarchy.nonces import Nonces
 from openk_daemon.hierarchy.records import SECRET_VERSION
@@ -94,7 +93,8 @@ class Locker:
                 pending = self._hierarchy.sealing.open_material(
                     vault.sealer, _context(vault, record.id), payload.envelope, lease.view
                 )
-                if pending is None or len(payload.envelope) != _ENVELOPE or await pending != DATA_KEY:
+                length = vault.sealer.scheme.overhead + DATA_KEY
+                if pending is None or len(payload.envelope) != length or await pending != DATA_KEY:
                     raise damaged(SECRET_VERSION)
                 return self._decrypt(lease.view, record.id, payload, owner, values)
         except (InvalidTag, InvalidCiphertext, PayloadError) as error:
@@ -117,9 +117,6 @@ class Locker:
             aad = segment_aad(record, index, payload.front)
             cipher.decrypt_into(segment.nonce, segment.sealed, aad, sealed.lease.view)
         return contents
-
-
-_ENVELOPE: Final = OVERHEAD + DATA_KEY
 
 
 def _context(vault: VaultKeys, id_: bytes) -> bytes:

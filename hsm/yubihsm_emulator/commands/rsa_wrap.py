@@ -56,18 +56,7 @@ def put_key(request: Request) -> bytes:
         material = keypairs.from_pkcs8(header.algorithm, plaintext)
     else:
         material = wrapping.checked(kind, header.algorithm, plaintext)
-    one = StoredObject(
-        kind,
-        header.id,
-        header.label,
-        header.domains,
-        header.capabilities,
-        0,
-        header.algorithm,
-        0,
-        Origin.IMPORTED,
-        material,
-    )
+    one = header.stored(kind, 0, Origin.IMPORTED, material)
     return wrap.keep_imported(request, key, one)
 
 

@@ -128,6 +128,15 @@ def test_a_whole_file(tmp_path: Path) -> None:
         ("[hsm.main]\nsockets = []", "2: hsm.main.sockets: Expected `array` of length >= 1"),
         ("[hsm.Main]\nsockets = ['/x']", "1: hsm.Main: an HSM's name is 1 to 32 of a-z, 0-9 and -"),
         (f"{HSM}uri = 'pkcs11:token=a?pin-value=1234'", "3: hsm.main.uri: holds a PIN"),
+        (f"{HSM}[hsm.b]\ngroup = ['man']", "4: hsm.b.group: no HSM is named 'man': did you mean main?"),
+        (f"{HSM}[hsm.b]\ngroup = ['other']", "4: hsm.b.group: no HSM is named 'other': add a table [hsm.other] with `sockets`"),
+        (f"{HSM}[hsm.b]\ngroup = ['b']", "4: hsm.b.group: b is a group itself: name HSMs that have sockets"),
+        (f"{HSM}[hsm.b]\ngroup = ['main', 'main']", "4: hsm.b.group: main is in hsm.b.group already: an HSM is in one group, once"),
+        (f"{HSM}[hsm.b]\ngroup = ['main']\n[hsm.c]\ngroup = ['main']", "6: hsm.c.group: main is in hsm.b.group already"),
+        (f"{HSM}[hsm.b]\ngroup = ['main']\nsockets = ['/x']", "4: hsm.b.group: a group has no sockets of its own"),
+        (f"{HSM}[hsm.b]\ngroup = ['main']\nbreaker_seconds = 3", "4: hsm.b.group: a group has nothing but its members"),
+        (f"{HSM}[hsm.b]\ngroup = []", "4: hsm.b.group: Expected `array` of length >= 1"),
+        (f"{HSM}braker_seconds = 3", "3: hsm.main.braker_seconds: is not a key of openkd: did you mean hsm.main.breaker_seconds?"),
         # rules between keys
         (f"{HSM}[hsm.b]\nsockets = ['/run/openk-hsm/main.sock']", "4: hsm.b.sockets: /run/openk-hsm/main.sock is also hsm.main.sockets"),
         (f"{HSM}[metrics]\nsocket = '/run/openk/openkd.sock'", "4: metrics.socket: /run/openk/openkd.sock is also socket.path"),
@@ -354,8 +363,10 @@ def test_the_page_is_made_from_the_types() -> None:
 
 
 def test_the_pages_example_works(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", reference(), re.DOTALL)
-    load(written(tmp_path, example))
+    examples = re.findall(r"```toml\n(.*?)```", reference(), re.DOTALL)
+    assert len(examples) == 3
+    for example in examples:
+        load(written(tmp_path, example))
 
 
 def test_every_key_is_on_the_page() -> None:

@@ -14,7 +14,7 @@ from openk.wire.methods import HSM_CHECKS, HSM_OPERATIONS, METHODS
 from openk_daemon.hsms import Hsms
 from openk_daemon.keys.census import Census, Role, State
 from openk_daemon.refusal import Refusal
-from openk_hsm.errors import Unavailable
+from openk_hsm.errors import HsmError, Unavailable
 from openk_hsm.inline import InlineLane
 from openk_hsm.pending import Pending, failed
 from openk_hsm.seam import Generated, KeySpec, LaneHealth, LaneState, OpCode, Operation, Wrapped, Wrapper
@@ -137,6 +137,7 @@ def test_every_object_has_its_owner(lane: SteeredLane) -> None:
     assert {row["label"] for row in found["ok", "root"]} == {"openk-root-kw", "openk-root-data", "openk-root-mac"}
     assert [row["label"] for row in found["ok", "audit"]] == ["openk-audit"]
     assert [(row["name"], row["version"]) for row in found["ok", "key"]] == [("v/signer", 1), ("v/signer", 2)]
+    assert {row["algorithm"] for row in found["ok", "key"]} == {"p-256"}
     whole = custody.call("hsm.objects")
     assert (whole["unknown"], whole["missing"], whole["doubled"]) == (0, 0, 0)
     assert (whole["keys"], whole["complete"]) == (2, True)
@@ -149,8 +150,10 @@ def test_an_object_of_somebody_else_is_unknown(lane: SteeredLane) -> None:
     orphan = bytes(20)
     lane.generate_resident(KeySpec("p-256", "sign"), f"openk-key-{orphan.hex()}", orphan)  # type: ignore[arg-type]
     found = objects(custody)
-    assert [row["label"] for row in found["unknown", "none"]] == ["web server", f"openk-key-{orphan.hex()}"]
-    assert custody.call("hsm.objects")["unknown"] == 2
+    assert [row["label"] for row in found["unknown", "none"]] == [f"openk-key-{orphan.hex()}", "web server"]
+    whole = custody.call("hsm.objects")
+    assert whole["unknown"] == 2
+    assert [row["state"] for row in whole["objects"]] == ["ok"] * 5 + ["unknown"] * 2  # what is wrong comes last
 
 
 def test_a_key_whose_object_has_gone_is_missing(lane: SteeredLane) -> None:
@@ -331,11 +334,19 @@ def test_a_device_that_agrees_on_something_else_fails_the_check() -> None:
 
 def test_an_error_of_the_device_is_a_failed_check_without_its_words(lane: SteeredLane) -> None:
     custody = made(lane)
-    lane.fail = lambda _: Unavailable("CKR_DEVICE_ERROR at 0xdeadbeef", device="CKR_DEVICE_ERROR")
+    lane.fail = lambda _: HsmError("CKR_FUNCTION_FAILED at 0xdeadbeef", device="CKR_FUNCTION_FAILED")
     found = custody.call("hsm.selftest")
-    assert {row["outcome"] for row in found["checks"]} <= {"failed"}
-    assert all("hsm.unavailable" in row["text"] and "deadbeef" not in row["text"] for row in found["checks"])
-    assert all(isinstance(finding.error, Unavailable) for finding in custody.failed)
+    assert {row["outcome"] for row in found["checks"]} == {"failed"}
+    assert all("hsm.refused" in row["text"] and "deadbeef" not in row["text"] for row in found["checks"])
+    assert all("deadbeef" in str(finding.error) for finding in custody.failed)
+
+
+def test_an_hsm_that_is_not_there_is_an_error_and_no_verdict(lane: SteeredLane) -> None:
+    custody = made(lane)
+    lane.fail = lambda _: Unavailable("gone", retry_after=1.0)
+    with pytest.raises(Refusal) as refused:
+        custody.call("hsm.selftest")
+    assert (refused.value.code.name, refused.value.retry_after) == ("hsm.unavailable", 1.0)
 
 
 def test_what_a_token_cannot_is_unsupported_and_no_failure(lane: SteeredLane) -> None:
@@ -355,7 +366,7 @@ def test_what_a_token_cannot_is_unsupported_and_no_failure(lane: SteeredLane) ->
 def test_only_resident_keys_are_vouched_for(lane: SteeredLane) -> None:
     with pytest.raises(Refusal, match="v/file is wrapped") as refused:
         made(lane).call("hsm.attest", key="v/file")
-    assert refused.value.code.name == "key.unsuitable"
+    assert refused.value.code.name == "key.unsupported"
 
 
 def test_a_token_that_does_not_vouch_says_so(lane: SteeredLane) -> None:

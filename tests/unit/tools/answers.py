@@ -81,6 +81,108 @@ def _verify(params: Params) -> Mapping[str, object] | Refusal:
     return {"valid": True, "version": 1} if good else Refusal("key.signature_invalid")
 
 
+_IDLE = dict.fromkeys(
+    ("queued", "in_flight", "restarts", "replayed", "quarantined", "timed_out", "busy", "rejected", "trips"), 0
+)
+_TOKEN = {"backend": "pkcs11", "label": "openk", "model": "SoftHSM v2", "serial": "c138650f922cc7e8", "firmware": "2.6"}
+_UP = {"hsm": "main", "state": "up", "workers": 2, "configured": 2}
+_FINE = {**_UP, **_IDLE, "breaker": False, "latched": False, "retry_after": None, "advice": ""}
+_STATES: dict[str, dict[str, object]] = {
+    "main": _FINE,
+    "vendor": {
+        **_FINE,
+        "hsm": "vendor",
+        "state": "restarting",
+        "workers": 0,
+        "queued": 7,
+        "restarts": 3,
+        "replayed": 12,
+        "advice": "The worker died and is started again; requests wait.",
+    },
+    "down": {
+        **_FINE,
+        "hsm": "down",
+        "state": "down",
+        "workers": 0,
+        "trips": 1,
+        "breaker": True,
+        "retry_after": 1500,
+        "advice": "No token matches the HSM URI. Check the URI and the device.",
+    },
+    "latched": {
+        **_FINE,
+        "hsm": "latched",
+        "state": "latched",
+        "workers": 0,
+        "latched": True,
+        "advice": "Correct the PIN.",
+    },
+}
+
+
+def _states(params: Params) -> Mapping[str, object]:
+    asked = params.get("hsm")
+    return {"hsms": [_STATES["main"], _STATES["vendor"]] if asked is None else [_STATES[str(asked)]]}
+
+
+def _row(state: str, role: str, label: str, **more: object) -> dict[str, object]:
+    shown = {"name": None, "version": None, "id": label.encode().hex(), "kind": "secret", "algorithm": "aes-256-gcm"}
+    return {"state": state, "role": role, "label": label, **shown, **more}
+
+
+def _objects(params: Params) -> Mapping[str, object]:
+    rows = [
+        _row("ok", "root", "openk-root-data"),
+        _row("ok", "audit", "openk-audit", kind="private", algorithm="ed25519"),
+        _row("ok", "key", "openk-key-01", name="code/release", version=1, kind="private", algorithm="p-256"),
+    ]
+    if params.get("hsm") != "vendor":
+        return {"hsm": "main", "objects": rows, "unknown": 0, "missing": 0, "doubled": 0, "keys": 3, "complete": True}
+    rows += [
+        _row("unknown", "none", "web \x1b[31mserver", kind="private", algorithm="rsa"),
+        _row("missing", "key", "openk-key-02", name="code/old", version=3, kind="", algorithm="p-256"),
+        _row("doubled", "root", "openk-root-mac"),
+        _row("doubled", "root", "openk-root-mac"),
+    ]
+    return {
+        "hsm": "vendor",
+        "objects": rows,
+        "unknown": 1,
+        "missing": 1,
+        "doubled": 2,
+        "keys": 50000,
+        "complete": False,
+    }
+
+
+def _selftest(params: Params) -> Mapping[str, object]:
+    check = str(params["check"])
+    outcome, text = "ok", "as it should be"
+    if params.get("hsm") == "vendor" and check == "hmac":
+        outcome, text = "failed", "the same input had two HMACs"
+    elif check == "agreement":
+        outcome, text = "unsupported", "this token does not do that"
+    row = {"check": check, "outcome": outcome, "text": text, "microseconds": 1234}
+    return {"hsm": params.get("hsm", "main"), "passed": outcome != "failed", "checks": [row]}
+
+
+def _attest(params: Params) -> Mapping[str, object] | Refusal:
+    if params["key"] != "code/release":
+        return Refusal("key.unsupported", f"{params['key']} is wrapped: an HSM vouches for resident keys only.")
+    return {"key": params["key"], "version": 1, "hsm": "main", "pem": _CERTIFICATE}
+
+
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"
+
+
+def _bench(params: Params) -> Mapping[str, object] | Refusal:
+    if params.get("hsm") == "vendor" and params["operation"] == "p-256":
+        return Refusal("key.unsupported", "p-256 is not measured on this HSM.")
+    times = [100 + number for number in range(int(str(params["count"])))]
+    shown = {"per_second": 9000, "p50": 100, "p99": 199, "times": times}
+    return {"hsm": "main", "operation": params["operation"], **shown}
+
+
 ANSWERS: dict[str, Answer] = {
     "system.health": {
         "status": "degraded",
@@ -115,6 +217,29 @@ ANSWERS: dict[str, Answer] = {
     "secret.put": _put,
     "secret.get": _get,
     "secret.delete": lambda params: {"secret": params["secret"], "deleted": 3},
+    "hsm.list": {
+        "hsms": [
+            {**_UP, **_TOKEN},
+            {**_UP, "hsm": "vendor", "state": "starting", "workers": 0, **dict.fromkeys(_TOKEN)},
+        ]
+    },
+    "hsm.info": {
+        "hsm": "main",
+        **_TOKEN,
+        "identity": "6f62",
+        "chosen": {"data": "AES-256-GCM", "key objects": "AES-KWP"},
+        "mechanisms": ["AES_GCM", "ECDSA"],
+        "missing": [],
+        "keys": [
+            {"algorithm": "p-256", "purpose": "sign", "resident": True, "wrapped": True, "cached": True},
+            {"algorithm": "x25519", "purpose": "agree", "resident": False, "wrapped": False, "cached": True},
+        ],
+    },
+    "hsm.status": _states,
+    "hsm.objects": _objects,
+    "hsm.selftest": _selftest,
+    "hsm.attest": _attest,
+    "hsm.bench": _bench,
     "policy.explain": {
         "allowed": False,
         "policies": [],

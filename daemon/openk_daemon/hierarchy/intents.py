@@ -1,0 +1,67 @@
+"""Token objects are made under a journal, because making one is not undone by forgetting it.
+
+1  commit an intent (label, id)                                  crash here: nothing on the token, intent removed
+2  make the token object                                         crash here: destroyed at the next start
+3  commit what the object is for and remove the intent, in one unit   from here on it exists
+"""
+
+from __future__ import annotations
+
+from openk_daemon.hierarchy.hierarchy import Hierarchy
+from openk_daemon.hierarchy.records import FORMAT, INTENT, KEY_USAGE, KEY_VERSION, IntentBody, decode, encode
+from openk_daemon.hierarchy.sealing import Draft
+from openk_daemon.store.seam import StoreError, Unit, Write
+from openk_hsm.errors import HsmError
+from openk_hsm.seam import Generated, KeySpec
+
+
+class Intents:
+    """`id_` names the object and, with `role` behind it, the intent's record. HSMs go by their names in records."""
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self._hierarchy = hierarchy
+
+    async def make(self, spec: KeySpec, label: str, id_: bytes, hsm: str, role: bytes = b"") -> tuple[Generated, Write]:
+        """The object's public half, and the write that ends the journal: commit it with what the object is for, or
+        call `undo`. Raises HsmError, StoreError; then nothing stays behind, at the latest after the next start."""
+        hierarchy = self._hierarchy
+        drafts = [Draft(INTENT, id_ + role, 0, encode(IntentBody(FORMAT, label, id_, hsm)))]
+        intent = await hierarchy.sealing.seal(hierarchy.root, drafts)
+        await hierarchy.store.commit(Unit(tuple(intent)))
+        try:
+            generated = await hierarchy.hsms.of(hsm).generate_resident(spec, label, id_)
+        except HsmError:
+            await self.undo(label, id_, hsm, role)
+            raise
+        return generated, Write(INTENT, id_ + role, 1, None)
+
+    async def undo(self, label: str, id_: bytes, hsm: str, role: bytes = b"") -> bool:
+        """Destroy the object, then the intent. False when that has to wait for `recover`."""
+        hierarchy = self._hierarchy
+        try:
+            await hierarchy.hsms.of(hsm).destroy_resident(label, id_)
+            await hierarchy.store.commit(Unit((Write(INTENT, id_ + role, 1, None),)))
+        except (HsmError, StoreError):
+            return False  # the intent is still there
+        return True
+
+    async def recover(self) -> int:
+        """At start, before requests: destroy what was made for what never came to be; how many intents there were.
+        Raises Refusal(store.damaged), HsmError, StoreError."""
+        hierarchy = self._hierarchy
+        count = 0
+        while records := await hierarchy.store.query(INTENT):
+            plains = await hierarchy.sealing.open(hierarchy.root, records)
+            for record, plain in zip(records, plains, strict=True):
+                body = decode(IntentBody, plain)
+                if not await self._exists(body.id):
+                    await hierarchy.hsms.of(body.hsm).destroy_resident(body.label, body.id)
+                await hierarchy.store.commit(Unit((Write(INTENT, record.id, record.version, None),)))
+                count += 1
+        return count
+
+    async def _exists(self, id_: bytes) -> bool:
+        """Whether a key version, or a vault (its data key is counted), has this object: an intent beside it was put
+        back by somebody, and must not cost it the object."""
+        store = self._hierarchy.store
+        return any([await store.read(kind, id_) is not None for kind in (KEY_VERSION, KEY_USAGE)])

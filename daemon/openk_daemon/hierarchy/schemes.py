@@ -1,0 +1,35 @@
+"""How a data key seals, which depends on the HSM that has it: AES-GCM, or a YubiHSM's own authenticated wrap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from openk_daemon.hierarchy.envelope import AES_256_CCM, AES_256_GCM, HEADER, NONCE, TAG
+from openk_hsm.seam import Algorithm, Mechanism
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """`number`: the algorithm in envelopes. `nonce`: bytes of it that we draw and store before what the HSM answers.
+    `longer`: by how many bytes that answer is longer than the data."""
+
+    algorithm: Algorithm
+    number: int
+    mechanism: Mechanism
+    nonce: int
+    longer: int
+
+    @property
+    def overhead(self) -> int:
+        """By how much an envelope is longer than what is in it."""
+        return HEADER + self.nonce + self.longer
+
+
+GCM: Final = Scheme(Algorithm.AES_256_GCM, AES_256_GCM, Mechanism.AES_GCM, NONCE, TAG)
+CCM: Final = Scheme(Algorithm.AES_256_CCM, AES_256_CCM, Mechanism.WRAP_DATA, 0, 62)
+
+
+def scheme_of(data: Algorithm) -> Scheme:
+    """For `TokenInfo.data`."""
+    return CCM if data is Algorithm.AES_256_CCM else GCM
