@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         if parsed.dev is not None:
-            config = development(parsed.dev, parsed.workers)
+            config = development(parsed.dev, parsed.workers, parsed.on_tracer)
             return _serve(config) if parsed.supervised else _supervise(parsed.dev, config)
         config = load(parsed.config)
         if parsed.check_config:
@@ -52,6 +52,10 @@ def _parser() -> argparse.ArgumentParser:
         "DIR/openkd.sock; whoever starts it is the administrator. Not for production.",
     )  # fmt: skip
     parser.add_argument("--workers", type=_workers, default=1, metavar="N", help="with --dev: HSM worker processes (1)")
+    parser.add_argument(
+        "--on-tracer", choices=("log", "seal", "exit"), default="log",
+        help="with --dev: what daemon and workers do when another process traces them (log)",
+    )  # fmt: skip
     parser.add_argument("--check-config", action="store_true", help="with --config: read it, say what is wrong, stop")
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     return parser
@@ -90,12 +94,15 @@ def _supervise(folder: Path, config: Config) -> int:
                 str(path),
                 "--mode",
                 "600",
+                "--on-tracer",
+                config.hardening.on_tracer,
             ],
             worker_environment(environment),
         )
         for number, path in enumerate(hsm.sockets)
     ]
     daemon = [*_python("openk_daemon"), "--dev", str(folder), "--workers", str(len(hsm.sockets)), "--supervised"]
+    daemon += ["--on-tracer", config.hardening.on_tracer]
     drain = config.limits.drain_seconds + 5
     children.append(monitor.Child("openkd", daemon, dict(os.environ), drain=drain, essential=True))
     return monitor.run(children, pids=folder / "pids.json")

@@ -6,11 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
-from openk_daemon.config_values import SOCKET_PATH_MOST, Config, ConfigError, Hsm, Log, Socket
+from openk_daemon.config_values import SOCKET_PATH_MOST, Config, ConfigError, Hardening, Hsm, Log, OnTracer, Socket
 from openk_daemon.policy.shipped import SCHEMA, shipped_policies
 
 
-def development(folder: Path, workers: int = 1) -> Config:
+def development(folder: Path, workers: int = 1, on_tracer: OnTracer = "log") -> Config:
     """Everything inside `folder`, which is made (mode 0700) when missing; the shipped policies are copied into it
     once and are the developer's to edit from then on. The administrator is whoever starts it. `workers`: HSM processes.
 
@@ -23,6 +23,7 @@ def development(folder: Path, workers: int = 1) -> Config:
         hsm={"dev": Hsm(sockets=tuple(folder / f"hsm-{number}.sock" for number in range(workers)))},
         socket=Socket(path=folder / "openkd.sock", mode=0o600),
         log=Log(format="text"),
+        hardening=Hardening(on_tracer=on_tracer),
         development=True,
     )
     _furnish(folder, config)

@@ -45,6 +45,7 @@ from openk_daemon.identity.peer import Identifier
 from openk_daemon.intake import intakes
 from openk_daemon.keys.keyring import KeyLimits, Keyring
 from openk_daemon.lanes import Lanes, binding
+from openk_daemon.notices import Notices
 from openk_daemon.observe.health import OK, Finding, Health, State
 from openk_daemon.observe.log import Category, Log
 from openk_daemon.observe.metrics import Metrics
@@ -181,6 +182,10 @@ class Daemon:
         )
         self.pipeline = Pipeline(self.engine, ledger, self.keys.describe_resource, requests)
         store.after_group = self._after_group
+        told = partial(_record, ledger)
+        hsm_log = self.log.child(Category.HSM)
+        self.notices = Notices(lanes.single, store, self.hierarchy.sealing, self.hierarchy.root, told, hsm_log)
+        self.notices.watch(self.metrics, self.health)
         self._watch()
 
     def _handlers(self) -> Mapping[str, Handler]:
@@ -405,6 +410,7 @@ async def _recovered(
             if not sealed:
                 await daemon.recover()
             nursery.start_soon(daemon.age)
+            nursery.start_soon(daemon.notices.run)
             nursery.start_soon(daemon.server.run)
             if ground.scraped is not None:
                 nursery.start_soon(Scrape(ground.scraped, daemon.metrics.expose).run)

@@ -394,6 +394,8 @@ class WorkerLane(Calls):
             if self._seal.refuse(error, path) and not self._links:
                 self._reseal(error)
             return
+        if isinstance(error, Sealed) and self._links:
+            return  # it is about to see that another has unsealed the token
         self._report("hsm worker refuses", {"lane": self.name, "code": error.code, "text": str(error)})
         self._refusal = error
         if isinstance(error, WrongPin | Sealed | Untrusted) and not self._links and self._open:
@@ -406,8 +408,7 @@ class WorkerLane(Calls):
 
     async def _connect(self, path: str) -> Link:
         """Raises OSError when nobody listens, HsmError when the worker says why it does not serve."""
-        intent = self._seal.intent
-        link = await dial(path, self._limits, intent)
+        link = await dial(path, self._limits, self._seal.greeting(path))
         if self._seal.intent is Intent.SEAL:  # meanwhile
             link.close()
             raise self._seal.error()

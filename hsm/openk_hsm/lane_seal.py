@@ -51,7 +51,6 @@ class LaneSeal:
         self._waiting.append(pending)
         self.intent = Intent.UNSEAL
         self._until = now + WITHIN
-        self.logged_out.clear()
         self._turn()
         return pending
 
@@ -75,6 +74,14 @@ class LaneSeal:
 
     def admit(self) -> None:
         self.intent = Intent.OPEN
+        self.logged_out.clear()
+
+    def greeting(self, path: str) -> Intent:
+        """What to greet that worker with: one that did not say yet that it is logged out must log out first, or an
+        operator's unsealing would be no login."""
+        if self.intent is Intent.UNSEAL and path not in self.logged_out:
+            return Intent.SEAL
+        return self.intent
 
     async def rest(self, seconds: float) -> None:
         """Sleep, but not over a change of mind."""

@@ -224,8 +224,8 @@ class TokenInfo:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a person must hear of a device, such as that somebody else used openk's keys. `number` counts from 1 for
-    each token and goes on after restarts; `at` is milliseconds since the epoch."""
+    """What a person must hear of a device, such as that somebody else used openk's keys. `number` grows from notice to
+    notice of a device, over restarts too, and is positive; `at` is milliseconds since the epoch."""
 
     number: int
     at: int

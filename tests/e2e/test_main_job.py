@@ -43,6 +43,7 @@ def test_every_method_does_its_work(daemon: RunningDaemon) -> None:
         _secrets(client)
         _listings(client)
         _policies_and_audit(client)
+        _hsms(client)
         assert client.seen == set(METHODS)
 
 
@@ -59,6 +60,18 @@ def _system(client: openk.Client) -> None:
     first, second = client.random.bytes(64), client.random.bytes(64)
     assert len(first) == 64
     assert bytes(first) != bytes(second)
+
+
+def _hsms(client: openk.Client) -> None:
+    (hsm,) = client.hsm.list()
+    (status,) = client.hsm.status()
+    assert (hsm.state, hsm.label, status.advice) == ("up", "openk-dev", "")
+    assert client.hsm.info(hsm.hsm).serial == hsm.serial
+    assert client.hsm.objects().unknown == 0
+    assert client.hsm.selftest().passed
+    assert len(client.hsm.bench("p-256", count=5).times) == 5
+    with pytest.raises(errors.KeyFault, match="does not vouch"):
+        client.hsm.attest("main-job/aes-resident")
 
 
 def _ciphers(client: openk.Client) -> None:

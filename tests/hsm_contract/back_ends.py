@@ -58,6 +58,8 @@ BACK_ENDS: Final[dict[str, Opener]] = {
     "software": software,
     "softhsm-inline": inline("inline_softhsm"),
     "softhsm-worker": behind_worker("softhsm_worker"),
+    "opencryptoki": behind_worker("opencryptoki_worker"),
+    "nss-softokn": behind_worker("softokn_worker"),
     "yubihsm-emulator": behind_worker("yubihsm_worker"),
 }
 

@@ -28,6 +28,7 @@ from openk_hsm.seam import (
 )
 from openk_hsm.uri import parse_uri
 from tests.hsm_contract.back_ends import BACK_ENDS, WITHOUT_WRAPPED_KEYS
+from tests.support.foreign_tokens import ForeignToken, opencryptoki, serving, softokn
 from tests.support.tokens import Token, answer, make_token, worker
 from tests.support.yubihsm import emulated, initialise
 
@@ -120,6 +121,34 @@ def yubihsm_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pin = initialise(device, folder)
         with worker(device.uri(), folder / "s", pin, os.environ):
             yield folder / "s"
+
+
+@pytest.fixture(scope="session")
+def opencryptoki_token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForeignToken]:
+    """With root keys."""
+    with opencryptoki(tmp_path_factory.mktemp("opencryptoki") / "t") as token:
+        token.cli("init", *token.access)
+        yield token
+
+
+@pytest.fixture(scope="session")
+def softokn_token(tmp_path_factory: pytest.TempPathFactory) -> ForeignToken:
+    """With root keys."""
+    token = softokn(tmp_path_factory.mktemp("softokn") / "t")
+    token.cli("init", *token.access)
+    return token
+
+
+@pytest.fixture(scope="session")
+def opencryptoki_worker(opencryptoki_token: ForeignToken) -> Iterator[Path]:
+    with serving(opencryptoki_token) as socket:
+        yield socket
+
+
+@pytest.fixture(scope="session")
+def softokn_worker(softokn_token: ForeignToken) -> Iterator[Path]:
+    with serving(softokn_token) as socket:
+        yield socket
 
 
 @pytest.fixture(params=list(BACK_ENDS))

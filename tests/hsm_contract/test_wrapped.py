@@ -79,7 +79,7 @@ async def test_another_context_wrapper_or_spec_does_not_open(wrapping_bench: Ben
 
 async def test_an_aes_blob_does_not_open_as_a_generic_secret(wrapping_bench: Bench) -> None:
     """KWP alone would allow it; then the key's use with HMAC tells about its value."""
-    key = await wrapping_bench.key(KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT))
+    key = await wrapping_bench.key(KW)
     with pytest.raises(InvalidCiphertext):
         await use(wrapping_bench, again(key, spec=MAC))
 

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,10 +124,12 @@ class RunningDaemon:
         self.process.wait()
 
 
-def start_daemon(folder: Path, workers: int = 1, environment: Mapping[str, str] | None = None) -> RunningDaemon:
+def start_daemon(
+    folder: Path, workers: int = 1, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()
+) -> RunningDaemon:
     """`openkd --dev folder`, not waited for. The log goes to `folder`.log, behind what was there."""
     log_file = folder.with_name(folder.name + ".log")
-    command = [sys.executable, "-m", "openk_daemon", "--dev", str(folder), "--workers", str(workers)]
+    command = [sys.executable, "-m", "openk_daemon", "--dev", str(folder), "--workers", str(workers), *options]
     with log_file.open("ab") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
@@ -137,11 +139,11 @@ def start_daemon(folder: Path, workers: int = 1, environment: Mapping[str, str] 
 
 @contextmanager
 def running_daemon(
-    folder: Path, workers: int = 1, environment: Mapping[str, str] | None = None
+    folder: Path, workers: int = 1, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()
 ) -> Generator[RunningDaemon]:
     """`openkd --dev folder`, ready; at the end it must stop by SIGTERM with status 0 and a clean log."""
     folder.with_name(folder.name + ".log").unlink(missing_ok=True)
-    daemon = start_daemon(folder, workers, environment)
+    daemon = start_daemon(folder, workers, environment, options)
     try:
         daemon.wait_for("openkd ready:")
         yield daemon

@@ -67,10 +67,15 @@ def run_cli(*arguments: str, environment: Mapping[str, str] | None = None, statu
 
 @contextmanager
 def worker(
-    uri: str, socket: Path, pin_file: Path, environment: Mapping[str, str], *options: str
+    uri: str,
+    socket: Path,
+    pin_file: Path,
+    environment: Mapping[str, str],
+    *options: str,
+    prefix: Sequence[str] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`openk-hsm serve`, ready. It is killed at the end."""
-    process = start_worker(uri, socket, pin_file, environment, *options)
+    """`openk-hsm serve`, ready. It is killed at the end. `prefix`: what the command begins with."""
+    process = start_worker(uri, socket, pin_file, environment, *options, prefix=prefix)
     try:
         yield process
     finally:
@@ -79,12 +84,17 @@ def worker(
 
 
 def start_worker(
-    uri: str, socket: Path, pin_file: Path, environment: Mapping[str, str], *options: str
+    uri: str,
+    socket: Path,
+    pin_file: Path,
+    environment: Mapping[str, str],
+    *options: str,
+    prefix: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """The caller kills it."""
     reading, writing = os.pipe()
     command = [
-        *(sys.executable, "-m", "openk_hsm.cli", "serve", "--uri", uri, "--socket", str(socket)),
+        *(*prefix, sys.executable, "-m", "openk_hsm.cli", "serve", "--uri", uri, "--socket", str(socket)),
         *("--pin-file", str(pin_file), "--ready-fd", str(writing), *options),
     ]
     process = subprocess.Popen(command, env=dict(environment), pass_fds=(writing,), stderr=subprocess.DEVNULL)

@@ -9,7 +9,8 @@ from openk_daemon.call import After, Answer, Call, Handler, Outcome, Plain
 from openk_daemon.handlers.ciphering import CipherHandlers
 from openk_daemon.handlers.signing import SharingHandlers, SigningHandlers
 from openk_daemon.hierarchy.hierarchy import rfc3339
-from openk_daemon.hierarchy.refusals import refusing
+from openk_daemon.hierarchy.records import RecordError
+from openk_daemon.hierarchy.refusals import refuse, refusing
 from openk_daemon.hierarchy.turns import Turns
 from openk_daemon.keys.keyring import Keyring
 from openk_daemon.keys.making import Fresh, Making
@@ -17,8 +18,11 @@ from openk_daemon.keys.residents import Residents
 from openk_daemon.keys.state import KeyState, KeyVersion
 from openk_daemon.keys.verifying import pem
 from openk_daemon.refusal import Refusal
+from openk_daemon.store.seam import StoreError
+from openk_hsm.errors import HsmError
 from openk_hsm.pending import drive
 from openk_hsm.seam import Algorithm, Purpose
+from openk_memory.errors import Exhausted
 from openk_memory.pool import Pool
 
 LIST_USUAL: Final = 100
@@ -55,8 +59,12 @@ class KeyHandlers:
         return None if state is None else state.attributes
 
     async def describe_resource(self, name: str) -> tuple[tuple[str, str], ...]:
-        """Algorithm, purpose and protection of a key; nothing where there is no such key."""
-        return await self._keyring.attributes(name)
+        """Algorithm, purpose and protection of a key; nothing where there is no such key. Raises Refusal: asked before
+        the decision, so what goes wrong here is told like what goes wrong in a handler."""
+        try:
+            return await self._keyring.attributes(name)
+        except (HsmError, StoreError, Exhausted, RecordError) as error:
+            raise refuse(error) from error
 
     async def create(self, call: Call) -> Outcome:
         arguments = call.arguments

@@ -9,6 +9,7 @@ layout of its own (openk_daemon.secrets.payload). Inside the envelope:
     key-usage     [format, uses reserved so far]
     secret        [format, name, secret id (16), last version ever, current version, created of the current one]
     intent        [format, label, id, HSM] of a token object that is about to be made
+    hsm-notice    [format, number] of the last notice of a device that the audit log has (openk_daemon.notices)
 
 A vault's three blobs are empty where its keys are token objects (then its data key is aes-256-ccm).
 HSM: the configured name of the one that has the key or object, empty for the first; records from before there could be
@@ -30,6 +31,7 @@ KEY_USAGE: Final = "key-usage"
 SECRET: Final = "secret"  # noqa: S105 - the name of a kind of record
 SECRET_VERSION: Final = "secret-version"  # noqa: S105 - likewise
 INTENT: Final = "intent"
+HSM_NOTICE: Final = "hsm-notice"
 
 UNAUDITED: Final = frozenset({KEY_USAGE, INTENT})
 """Kinds that are written without an audit record of their own: counters ahead of use, the journal of token objects."""
@@ -85,6 +87,10 @@ class IntentBody(_Body, frozen=True):
     label: str
     id: bytes
     hsm: str = ""
+
+
+class NoticeBody(_Body, frozen=True):
+    number: int
 
 
 B = TypeVar("B", bound=_Body)

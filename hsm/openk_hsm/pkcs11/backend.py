@@ -333,9 +333,8 @@ class Pkcs11Backend:
             self._sessions = None
 
     def _require(self, spec: KeySpec) -> None:
-        known = (spec == PAIR and self._data.algorithm is PAIR.algorithm) or spec in MECHANISMS
-        half = CIPHER_HALF if spec == PAIR else spec
-        if not known or templates.kind_of(half.algorithm).generator not in self._mechanisms:
+        able = self._data.algorithm is PAIR.algorithm if spec == PAIR else spec in self._able.resident
+        if not able:
             raise Unsupported(f"the token {self._token.label!r} has no {spec.algorithm} for {spec.purpose}")
 
     def _wrapping(self, slot: int) -> int:

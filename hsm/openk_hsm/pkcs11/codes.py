@@ -12,6 +12,7 @@ from openk_hsm.errors import (
     HsmError,
     InvalidCiphertext,
     InvalidInput,
+    SessionLost,
     TokenFull,
     TokenMissing,
     TokenUninitialised,
@@ -58,7 +59,7 @@ _TABLE: Final[dict[int, tuple[str, type[HsmError]]]] = {
     0x041: ("CKR_ENCRYPTED_DATA_LEN_RANGE", InvalidCiphertext),
     0x050: ("CKR_FUNCTION_CANCELED", HsmError),
     0x054: ("CKR_FUNCTION_NOT_SUPPORTED", Unsupported),
-    0x060: ("CKR_KEY_HANDLE_INVALID", HsmError),
+    0x060: ("CKR_KEY_HANDLE_INVALID", SessionLost),
     0x062: ("CKR_KEY_SIZE_RANGE", Unsupported),
     0x063: ("CKR_KEY_TYPE_INCONSISTENT", InvalidInput),
     0x068: ("CKR_KEY_FUNCTION_NOT_PERMITTED", InvalidInput),
@@ -66,17 +67,17 @@ _TABLE: Final[dict[int, tuple[str, type[HsmError]]]] = {
     0x06A: ("CKR_KEY_UNEXTRACTABLE", HsmError),
     0x070: ("CKR_MECHANISM_INVALID", Unsupported),
     0x071: ("CKR_MECHANISM_PARAM_INVALID", Unsupported),
-    0x082: ("CKR_OBJECT_HANDLE_INVALID", HsmError),
-    0x090: ("CKR_OPERATION_ACTIVE", HsmError),
-    0x091: ("CKR_OPERATION_NOT_INITIALIZED", HsmError),
+    0x082: ("CKR_OBJECT_HANDLE_INVALID", SessionLost),
+    0x090: ("CKR_OPERATION_ACTIVE", SessionLost),
+    0x091: ("CKR_OPERATION_NOT_INITIALIZED", SessionLost),
     0x0A0: ("CKR_PIN_INCORRECT", WrongPin),
     0x0A1: ("CKR_PIN_INVALID", WrongPin),
     0x0A2: ("CKR_PIN_LEN_RANGE", WrongPin),
     0x0A3: ("CKR_PIN_EXPIRED", WrongPin),
     0x0A4: ("CKR_PIN_LOCKED", WrongPin),
-    0x0B0: ("CKR_SESSION_CLOSED", Unavailable),
+    0x0B0: ("CKR_SESSION_CLOSED", SessionLost),
     0x0B1: ("CKR_SESSION_COUNT", Unavailable),
-    0x0B3: ("CKR_SESSION_HANDLE_INVALID", Unavailable),
+    0x0B3: ("CKR_SESSION_HANDLE_INVALID", SessionLost),
     0x0B5: ("CKR_SESSION_READ_ONLY", HsmError),
     0x0C0: ("CKR_SIGNATURE_INVALID", HsmError),
     0x0C1: ("CKR_SIGNATURE_LEN_RANGE", HsmError),
@@ -86,7 +87,7 @@ _TABLE: Final[dict[int, tuple[str, type[HsmError]]]] = {
     0x0E1: ("CKR_TOKEN_NOT_RECOGNIZED", TokenMissing),
     0x0E2: ("CKR_TOKEN_WRITE_PROTECTED", HsmError),
     0x100: ("CKR_USER_ALREADY_LOGGED_IN", HsmError),
-    0x101: ("CKR_USER_NOT_LOGGED_IN", Unavailable),
+    0x101: ("CKR_USER_NOT_LOGGED_IN", SessionLost),
     0x102: ("CKR_USER_PIN_NOT_INITIALIZED", TokenUninitialised),
     0x103: ("CKR_USER_TYPE_INVALID", HsmError),
     0x104: ("CKR_USER_ANOTHER_ALREADY_LOGGED_IN", HsmError),
@@ -102,8 +103,15 @@ _TABLE: Final[dict[int, tuple[str, type[HsmError]]]] = {
     0x200: ("CKR_FUNCTION_REJECTED", HsmError),
 }
 
+DOUBTFUL: Final = frozenset({CKR_GENERAL_ERROR, 0x006})
+"""What a token answers to anything, for a reason of the request's or of its own: it is asked a known answer."""
+VENDOR: Final = 0x8000_0000
+"""Codes from here are the vendor's own (section 5.1): as doubtful."""
 AMBIGUOUS: Final = frozenset({CKR_GENERAL_ERROR, 0x006, 0x020, 0x021})
 """What tokens answer both for a ciphertext that does not open and for their own trouble."""
+
+BAD_POINT: Final = frozenset({CKR_GENERAL_ERROR, 0x006, 0x013, 0x020, 0x062, 0x070, 0x071, 0x130})
+"""What tokens answer to C_DeriveKey for a point that is not on the curve (0x062: NSS softokn), or for trouble."""
 
 
 def name_of(code: int) -> str:

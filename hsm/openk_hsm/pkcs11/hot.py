@@ -184,7 +184,7 @@ class Hot:
         address = self._address[Mechanism.ECDH]
         shared = ctypes.addressof(self._handle)
         code = self._module.derive_key(self._session, address, handle, template.array, template.count, shared)
-        if code in (codes.CKR_GENERAL_ERROR, 0x006, 0x013, 0x070, 0x071, 0x130) and self.answers():
+        if code in codes.BAD_POINT and self.answers():
             raise InvalidInput("a peer's point is not on the key's curve", device=codes.name_of(code))
         codes.check(code, "C_DeriveKey")
         cell = Attribute(ck.CKA_VALUE, self._base + out, room)

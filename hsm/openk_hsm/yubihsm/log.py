@@ -36,6 +36,8 @@ CAPACITY: Final = 62
 DRAIN_AT: Final = 40
 """Logged commands after which the log is drained: well before 62, as draining and other parties add entries."""
 _MOST_NOTICES: Final = 1000
+_MOST_SHOWN: Final = 6
+"""Entries that one notice describes."""
 _READING: Final = frozenset({0x4D, 0x67})
 """GET LOG ENTRIES and SET LOG INDEX: logged after the log was read, if at all."""
 
@@ -94,8 +96,9 @@ class DeviceLog:
         fresh: Sequence[Entry] = ()
         if entries:
             fresh, adopted = self._chain(entries)
-            for entry in fresh:
-                self._match(entry, adopted=adopted)
+            strangers = [entry for entry in fresh if not self._match(entry)]
+            if not adopted:
+                self._tell_strangers(strangers)
             self._archive(fresh)
             self.last = entries[-1]
             self.seen += len(fresh)
@@ -144,26 +147,36 @@ class DeviceLog:
             digest = entry.digest
         return fresh, begins and last is None
 
-    def _match(self, entry: Entry, *, adopted: bool) -> None:
+    def _match(self, entry: Entry) -> bool:
+        """Whether the entry is a command of ours; those before it in `_sent` are done with."""
         for at, sent in enumerate(self._sent):
             if fits(entry, sent):
                 for _ in range(at):
                     self._missing(self._sent.popleft())
                 self._sent.popleft()
-                return
-        if adopted or entry.is_reset:
-            return
-        if entry.is_boot:
-            self._tell(f"the device was started again ({entry.describe()})", alarm=False)
-            return
+                return True
+        return False
+
+    def _tell_strangers(self, entries: Sequence[Entry]) -> None:
+        """One notice for each of those who used the device besides us."""
+        theirs: dict[str, list[Entry]] = {}
+        for entry in entries:
+            if entry.is_boot:
+                self._tell(f"the device was started again ({entry.describe()})", alarm=False)
+            elif not entry.is_reset:
+                theirs.setdefault(self._who(entry), []).append(entry)
+        for who, found in theirs.items():
+            shown = "; ".join(entry.describe() for entry in found[:_MOST_SHOWN])
+            more = f"; and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
+            self._tell(f"{who}: {shown}{more}", alarm=True)
+
+    def _who(self, entry: Entry) -> str:
         if entry.command in LOGINS:
             failed = "" if entry.result & 0x80 else " and failed"
-            what = f"somebody else opened a session with authentication key {entry.target}{failed}"
-        elif entry.session == self._key:
-            what = "somebody else used openk's authentication key"
-        else:
-            what = "somebody else used the device"
-        self._tell(f"{what}: {entry.describe()}", alarm=True)
+            return f"somebody else opened a session with authentication key {entry.target}{failed}"
+        if entry.session == self._key:
+            return "somebody else used openk's authentication key"
+        return "somebody else used the device"
 
     def _missing(self, sent: Sent) -> None:
         if sent.answered is not None and self._logged is not None:
@@ -182,8 +195,9 @@ class DeviceLog:
         return [notice for notice in self._notices if notice.number > after]
 
     def _tell(self, text: str, *, alarm: bool) -> None:
-        number = self._notices[-1].number + 1 if self._notices else 1
-        notice = Notice(number, int(time.time() * 1000), alarm, text)
+        at = int(time.time() * 1000)
+        number = max(at, self._notices[-1].number + 1 if self._notices else 1)
+        notice = Notice(number, at, alarm, text)
         journal.log("error" if alarm else "warning", "device log", text=text)
         self._notices.append(notice)
         del self._notices[:-_MOST_NOTICES]
