@@ -104,3 +104,48 @@ def _as(byte: int, manner: int) -> str:
 def test_what_is_quoted_comes_back(label: str, serial: str) -> None:
     uri = parse_uri(f"pkcs11:token={quote(label, safe='')};serial={quote(serial, safe='')}?{MODULE}")
     assert uri.path == {"token": label, "serial": serial}
+
+
+def test_a_yubihsm_is_named_by_its_connector() -> None:
+    assert parse_uri("yubihsm:http://127.0.0.1:12345").path == {
+        "host": "127.0.0.1",
+        "port": "12345",
+        "auth-key": "1",
+        "authentication": "symmetric",
+        "domain": "1",
+    }
+    path = parse_uri("yubihsm:http://hsm.internal/?auth-key=7&authentication=asymmetric&domain=16").path
+    assert (path["host"], path["port"], path["auth-key"], path["domain"]) == ("hsm.internal", "12345", "7", "16")
+    assert path["authentication"] == "asymmetric"
+    assert parse_uri(f"yubihsm:http://[::1]:9?device-key={'0f' * 32}").path["host"] == "::1"
+
+
+def test_a_yubihsm_is_named_by_its_serial() -> None:
+    assert parse_uri("yubihsm:usb:serial=12345?auth-key=2").path["serial"] == "0000012345"
+    assert "serial" not in parse_uri("yubihsm:usb").path
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("yubihsm:", "write yubihsm:http"),
+        ("yubihsm:https://x", "write yubihsm:http"),
+        ("yubihsm:http://x:0", "port is a number"),
+        ("yubihsm:http://x:70000", "port is a number"),
+        ("yubihsm:http://x y", "percent-encoded"),
+        ("yubihsm:http://user@x", "write yubihsm:http"),
+        ("yubihsm:http://x?auth-key=0", "auth-key is a number"),
+        ("yubihsm:http://x?auth-key=65535", "auth-key is a number"),
+        ("yubihsm:http://x?domain=17", "domain is a number"),
+        ("yubihsm:http://x?authentication=none", "symmetric"),
+        ("yubihsm:http://x?device-key=00", "64 lower-case"),
+        ("yubihsm:http://x?pin-value=secret", "a PIN does not belong"),
+        ("yubihsm:http://x?auth-key=1&auth-key=2", "twice"),
+        ("yubihsm:usb:serial=x", "serial is a number"),
+        ("yubihsm:usb:colour=red", "does not know"),
+    ],
+)
+def test_a_bad_yubihsm_uri_says_what_to_write(text: str, says: str) -> None:
+    with pytest.raises(BadUri, match=says) as refused:
+        parse_uri(text)
+    assert "secret" not in str(refused.value)
