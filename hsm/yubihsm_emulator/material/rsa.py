@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from cryptography.exceptions import InternalError, InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
 
 from yubihsm_emulator.codes import Algorithm
 from yubihsm_emulator.errors import DeviceError, ErrorCode
-from yubihsm_emulator.material import digests, oaep
+from yubihsm_emulator.material import digests, implicit_rejection, oaep
 
 EXPONENT: Final = 65537
 _SIZES: Final = {Algorithm.RSA_2048: 256, Algorithm.RSA_3072: 384, Algorithm.RSA_4096: 512}
 _PKCS1_OVERHEAD: Final = 11
+_SHA256: Final = hashes.SHA256()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class _Key:
     dq: int
     qinv: int
     size: int
+    rejection_secret: bytes
     handle: rsa.RSAPrivateKey
 
     def raise_to_private(self, number: int) -> int:
@@ -68,9 +71,12 @@ def from_primes(algorithm: int, primes: bytes) -> bytes:
         raise DeviceError(ErrorCode.WRONG_LENGTH)
     half = size // 2
     p, q = int.from_bytes(primes[:half], "big"), int.from_bytes(primes[half:], "big")
-    if p == q or (p * q).bit_length() != 8 * size or not (_seems_prime(p) and _seems_prime(q)):
+    if (p * q).bit_length() != 8 * size or not p & q & 1:
         raise DeviceError(ErrorCode.INVALID_DATA)
-    return _assembled(p, q, size)
+    material = _assembled(p, q, size)
+    if not _works(_loaded(material).handle):
+        raise DeviceError(ErrorCode.INVALID_DATA)
+    return material
 
 
 def from_body(algorithm: int, body: bytes) -> bytes:
@@ -151,11 +157,20 @@ def sign_pss(material: bytes, digest: bytes, salt_length: int, mgf: hashes.HashA
 
 
 def decrypt_pkcs1(material: bytes, ciphertext: bytes) -> bytes:
-    """RSAES-PKCS1-v1_5; INVALID DATA for wrong padding.
+    """RSAES-PKCS1-v1_5.
 
-    Padding is looked at here, because OpenSSL answers wrong padding with a random message since 3.2.
+    WRONG LENGTH if the ciphertext is not as long as the modulus, INVALID DATA for wrong padding.
     """
-    encoded = _raw(_loaded(material), ciphertext)
+    key = _loaded(material)
+    if len(ciphertext) != key.size:
+        raise DeviceError(ErrorCode.WRONG_LENGTH)
+    try:
+        message = key.handle.decrypt(ciphertext, padding.PKCS1v15())
+    except ValueError:
+        raise DeviceError(ErrorCode.INVALID_DATA) from None
+    if message != implicit_rejection.synthetic(key.rejection_secret, ciphertext):
+        return message
+    encoded = _raw(key, ciphertext)
     end = encoded.find(b"\x00", 2)
     if encoded[:2] != b"\x00\x02" or end < _PKCS1_OVERHEAD - 1:
         raise DeviceError(ErrorCode.INVALID_DATA)
@@ -196,9 +211,16 @@ def _raw(key: _Key, ciphertext: bytes) -> bytes:
     return key.raise_to_private(number).to_bytes(key.size, "big")
 
 
-def _seems_prime(number: int) -> bool:
-    # A Fermat test: it finds typing errors and random bytes, and OpenSSL's full check takes a quarter of a second.
-    return number > 2 and pow(2, number - 1, number) == 1
+def _works(key: rsa.RSAPrivateKey) -> bool:
+    """Whether the key can sign. Numbers that are no primes cannot, and OpenSSL's check of primes takes a hundred times
+    as long."""
+    digest = bytes(_SHA256.digest_size)
+    try:
+        signature = key.sign(digest, padding.PKCS1v15(), Prehashed(_SHA256))
+        key.public_key().verify(signature, digest, padding.PKCS1v15(), Prehashed(_SHA256))
+    except (ValueError, InvalidSignature, InternalError):
+        return False
+    return True
 
 
 def _assembled(p: int, q: int, size: int) -> bytes:
@@ -219,4 +241,4 @@ def _loaded(material: bytes) -> _Key:
     d = pow(EXPONENT, -1, (p - 1) * (q - 1))
     # The numbers were checked when the key came in.
     handle = rsa.RSAPrivateNumbers(p, q, d, dp, dq, qinv, public).private_key(unsafe_skip_rsa_key_validation=True)
-    return _Key(p, q, dp, dq, qinv, size, handle)
+    return _Key(p, q, dp, dq, qinv, size, implicit_rejection.secret_of(d, size), handle)

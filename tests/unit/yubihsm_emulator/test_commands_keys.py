@@ -203,6 +203,24 @@ def test_a_key_of_another_algorithm_is_invalid_data(use: Use) -> None:
     bench.fails(ErrorCode.INVALID_DATA, use.command, u16(KEY) + use.data)
 
 
+def test_ecdsa_signs_digests_of_known_lengths_only() -> None:
+    bench = Bench()
+    bench.keypair(KEY, Algorithm.EC_P256)
+    for length in range(70):
+        if length in {20, 28, 32, 48, 64, 66}:
+            assert bench.call(Command.SIGN_ECDSA, u16(KEY) + bytes(length))
+        else:
+            bench.fails(ErrorCode.WRONG_LENGTH, Command.SIGN_ECDSA, u16(KEY) + bytes(length))
+
+
+def test_a_wrong_mac_is_told_and_a_cut_one_is_not_looked_at() -> None:
+    bench = Bench()
+    bench.keep(ObjectType.HMAC_KEY, KEY, Algorithm.HMAC_SHA256, HMAC)
+    mac = hmac_key.sign(Algorithm.HMAC_SHA256, HMAC, b"data")
+    assert bench.call(Command.VERIFY_HMAC, u16(KEY) + mac + b"data!") == b"\x00"
+    bench.fails(ErrorCode.WRONG_LENGTH, Command.VERIFY_HMAC, u16(KEY) + mac[:31])
+
+
 @each_use
 def test_a_request_cut_short_never_works(use: Use) -> None:
     bench = Bench()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.emulated_device import key_of, refused
 from yubihsm_emulator.codes import Algorithm
 from yubihsm_emulator.errors import ErrorCode
-from yubihsm_emulator.material import digests, keypairs, oaep, rsa
+from yubihsm_emulator.material import digests, implicit_rejection, keypairs, oaep, rsa
 
 ALGORITHMS = [Algorithm.RSA_2048, Algorithm.RSA_3072, Algorithm.RSA_4096]
 KEY = key_of(Algorithm.RSA_2048)
@@ -167,6 +167,35 @@ def test_a_modulus_of_a_public_wrap_key_has_its_size_and_is_odd() -> None:
     assert rsa.from_modulus(Algorithm.RSA_2048, modulus) == modulus
     for wrong in (modulus[1:], b"\x7f" + modulus[1:], modulus[:-1] + b"\x00", b""):
         refused(ErrorCode.INVALID_DATA, lambda wrong=wrong: rsa.from_modulus(Algorithm.RSA_2048, wrong))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.binary(min_size=256, max_size=256))
+def test_what_openssl_answers_to_wrong_padding_is_known(number: bytes) -> None:
+    """Nearly no ciphertext has right padding. Should OpenSSL change its ways, this tells."""
+    ciphertext = (int.from_bytes(number, "big") % PUBLIC.public_numbers().n).to_bytes(256, "big")
+    key = rsa.private_key(KEY)
+    secret = implicit_rejection.secret_of(key.private_numbers().d, 256)
+    assert key.decrypt(ciphertext, padding.PKCS1v15()) == implicit_rejection.synthetic(secret, ciphertext)
+    refused(ErrorCode.INVALID_DATA, lambda: rsa.decrypt_pkcs1(KEY, ciphertext))
+
+
+def test_a_message_that_is_like_a_rejection_is_still_given() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(implicit_rejection, "synthetic", lambda _secret, _ciphertext: b"message")
+        assert rsa.decrypt_pkcs1(KEY, PUBLIC.encrypt(b"message", padding.PKCS1v15())) == b"message"
+
+
+def test_a_ciphertext_not_below_the_modulus_is_refused() -> None:
+    n = PUBLIC.public_numbers().n
+    for _ in range(3000):  # of most moduli a quarter leave room for one modulus more
+        ciphertext = PUBLIC.encrypt(b"message", padding.PKCS1v15())
+        more = int.from_bytes(ciphertext, "big") + n
+        if more < 2**2048:
+            assert rsa.decrypt_pkcs1(KEY, ciphertext) == b"message"
+            refused(ErrorCode.INVALID_DATA, lambda more=more: rsa.decrypt_pkcs1(KEY, more.to_bytes(256, "big")))
+            return
+    raise AssertionError("no ciphertext was small enough")
 
 
 def _raised(encoded: bytes) -> bytes:
