@@ -134,8 +134,13 @@ class YubiHsmBackend:
             self.log_in(pin)
         self._region = region
         self._slots.clear()
-        if not self._roots:
-            return self._info(b"", b"")
+        try:
+            return self._open_roots() if self._roots else self._info(b"", b"")
+        except HsmError:
+            self.close()  # a session is one of 16
+            raise
+
+    def _open_roots(self) -> TokenInfo:
         for root in roots(Algorithm.AES_256_CCM):
             source = root.source
             if not isinstance(source, Resident):
