@@ -179,10 +179,12 @@ class SecretDeleted:
 
 @dataclass(frozen=True, slots=True)
 class Hsm:
-    """`state`: starting, up, restarting, down, latched, diverged or sealed. `workers`: connected now, of those that are
-    configured. What says which token it is is None until a worker has connected."""
+    """`group`: of which it is a member. `state`: starting, up, restarting, down, latched, diverged or sealed.
+    `workers`: connected now, of those that are configured. What says which token it is is None until a worker has
+    connected."""
 
     hsm: str
+    group: str | None
     state: str
     workers: int
     configured: int
@@ -230,6 +232,7 @@ class HsmStatus:
     by full queues (`busy`) or by breaker or quarantine (`rejected`); `trips` of the breaker."""
 
     hsm: str
+    group: str | None
     state: str
     workers: int
     configured: int

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
@@ -39,6 +40,21 @@ class OnHsm(Protocol):
 
     @property
     def hsm(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An HSM as operators see it: one that is configured, a group of them, or a member of a group.
+
+    `name`: as configured. `recorded`: the HSM of records whose root keys it has. `configured`: workers it should have.
+    `group`: of which it is a member. Not `residents`: it has the root keys, and no other token objects of openk's."""
+
+    name: str
+    lane: Lane
+    recorded: str
+    configured: int
+    group: str | None = None
+    residents: bool = True
 
 
 class Hsms(Mapping[str, Lane]):

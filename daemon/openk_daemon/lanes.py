@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from openk_daemon.config import Config, Hsm
-from openk_daemon.hsms import HOME, Hsms
+from openk_daemon.hsms import HOME, Device, Hsms
 from openk_daemon.observe.health import OK, Finding, State
 from openk_daemon.observe.log import Log
 from openk_daemon.store.seam import Foreign, Record, Store, Write
@@ -80,6 +80,18 @@ class Lanes:
     def configured(self) -> Mapping[str, int]:
         """How many workers each HSM should have."""
         return {name: len(self.sockets(name)) for name in self._lanes}
+
+    @property
+    def devices(self) -> Sequence[Device]:
+        """Every HSM, and behind each group its members. A group's token objects are on its first member."""
+        found: list[Device] = []
+        for name, lane in self._lanes.items():
+            recorded = self.hsms.recorded(name)
+            found.append(Device(name, lane, recorded, len(self.sockets(name))))
+            for place, member in enumerate(self._config.hsm[name].group):
+                workers = len(self.sockets(member))
+                found.append(Device(member, self.single[member], recorded, workers, name, residents=place == 0))
+        return found
 
     def readings(self) -> Sequence[LaneHealth]:
         """Of every lane that has workers: counts add up."""

@@ -197,7 +197,7 @@ class Daemon:
             **self.keys.handlers(),
             **SecretHandlers(self.hierarchy, self.pool).handlers(),
             **RandomHandlers(self.hsms.default, self.pool).handlers(),
-            **HsmHandlers(self.hsms, self.lanes.configured, self.keyring, self._failed_check).handlers(),
+            **HsmHandlers(self.lanes.devices, self.keyring, self._failed_check).handlers(),
             **SealHandlers(self.seal).handlers(),
             **PolicyHandlers(self.engine, self.keys.describe_resource).handlers(),
             **AuditHandlers(self.ledger, self.token.audit_public).handlers(),

@@ -19,7 +19,7 @@ from openk_daemon.handlers.randomness import RandomHandlers
 from openk_daemon.handlers.secrets import SecretHandlers
 from openk_daemon.handlers.vaults import VaultHandlers
 from openk_daemon.hierarchy.hierarchy import Hierarchy
-from openk_daemon.hsms import Hsms
+from openk_daemon.hsms import Device, Hsms
 from openk_daemon.identity.caller import Caller, Peer
 from openk_daemon.keys.keyring import KeyLimits, Keyring
 from openk_daemon.policy.decision import Resource
@@ -80,12 +80,13 @@ class Custody:
         *,
         lane: Lane | None = None,
         hsms: Hsms | None = None,
+        devices: Sequence[Device] = (),
         store: Store | None = None,
         pool: Pool = POOL,
         limits: KeyLimits | None = None,
         vaults_kept: int = 256,
     ) -> None:
-        """`hsms`: instead of one `lane`."""
+        """`hsms`: instead of one `lane`; `devices`: what operators see of them, else each as it is."""
         self.clock = Clock()
         hsms = hsms or Hsms.single(lane or InlineLane(SoftwareBackend(allow=True)))
         self.lane = hsms.lane
@@ -103,7 +104,7 @@ class Custody:
             **SecretHandlers(self.hierarchy, pool).handlers(),
             **RandomHandlers(self.lane, pool).handlers(),
             **HsmHandlers(
-                hsms, dict.fromkeys(hsms, 1), self.keyring, lambda _, found: self.failed.append(found)
+                devices or _devices(hsms), self.keyring, lambda _, found: self.failed.append(found)
             ).handlers(),
         }
 
@@ -137,6 +138,10 @@ class Custody:
         for step in outcome.after:
             step.apply()
         return results
+
+
+def _devices(hsms: Hsms) -> list[Device]:
+    return [Device(name, lane, hsms.recorded(name), 1) for name, lane in hsms.items()]
 
 
 def _second_lane(lane: Lane) -> Lane:

@@ -63,7 +63,8 @@ def command_of(method: Method, path: str | None = None) -> Leaf:
     def callback(context: click.Context, /, **values: Values) -> None:
         run(context, method, values)
 
-    made = Leaf(path or " ".join(words_of(method)), callback=callback, about=method.summary, params=_parameters(method), answers=method.result)
+    path = path or " ".join(words_of(method))
+    made = Leaf(path, callback=callback, about=method.summary, params=_parameters(method), answers=method.result)
     # A value that was typed after all is refused by `run`, which says why instead of repeating it.
     made.allow_extra_args = method.name == "secret.put"
     return made

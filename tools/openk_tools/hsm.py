@@ -49,11 +49,21 @@ def _list() -> Leaf:
         if settings.as_json:
             show_json(answer)
             return
-        columns = ("hsm", "state", "workers", "backend", "label", "model", "serial", "firmware")
-        table(columns, [[_workers(row) if name == "workers" else cell(row.get(name)) for name in columns]
-                        for row in rows_of(answer, "hsms")])  # fmt: skip
+        rows = rows_of(answer, "hsms")
+        rest = ("backend", "label", "model", "serial", "firmware")
+        shown = [[*_head(row), *(cell(row.get(name)) for name in rest)] for row in rows]
+        table((*_HEAD, *rest), shown)
 
     return _leaf("list", list_hsms, "List the HSMs with the token of each.")
+
+
+_HEAD: Final = ("hsm", "state", "workers")
+
+
+def _head(row: Answer) -> list[str]:
+    """A member stands below its group."""
+    member = "" if row.get("group") is None else "  "
+    return [f"{member}{cell(row.get('hsm'))}", cell(row.get("state")), _workers(row)]
 
 
 def _workers(row: Answer) -> str:
@@ -113,12 +123,8 @@ _TOLD: Final = ("restarts", "replayed", "quarantined", "timed_out", "busy", "rej
 def _show_status(rows: Sequence[Answer]) -> None:
     told = [name for name in _TOLD if any(row.get(name) for row in rows)]
     counts = (*_WAITING, *told)
-    columns = ("hsm", "state", "workers", *(name.replace("_", " ") for name in counts))
-    table(
-        columns,
-        [[cell(row.get("hsm")), cell(row.get("state")), _workers(row), *(cell(row.get(name)) for name in counts)]
-         for row in rows],
-    )  # fmt: skip
+    columns = (*_HEAD, *(name.replace("_", " ") for name in counts))
+    table(columns, [[*_head(row), *(cell(row.get(name)) for name in counts)] for row in rows])
     for row in rows:
         advice, wait = row.get("advice"), row.get("retry_after")
         again = f" (clients are told to ask again after {wait / 1000:g} s)" if isinstance(wait, int) else ""

@@ -64,6 +64,7 @@ def bench(
 def _hsm(row: Reply) -> Hsm:
     return Hsm(
         row.text("hsm"),
+        row.optional_text("group"),
         row.text("state"),
         row.integer("workers"),
         row.integer("configured"),
@@ -100,6 +101,7 @@ def _key(row: Reply) -> HsmKey:
 def _status(row: Reply) -> HsmStatus:
     return HsmStatus(
         row.text("hsm"),
+        row.optional_text("group"),
         row.text("state"),
         row.integer("workers"),
         row.integer("configured"),

@@ -191,7 +191,7 @@ _TABLE: Final = (
            (_SECRET, Field("version", Kind.INTEGER, "Only this version.", required=False, most=1 << 31)),
            result=(_out("secret", "VAULT/NAME", Kind.TEXT), _out("deleted", "Versions deleted.", Kind.INTEGER)), changes=True),
     Method("hsm.list", "List the HSMs that are configured.", "System", None,
-           result=(_out("hsms", "Each: hsm, state, workers (connected), configured (workers), backend, label, model, serial, firmware "
+           result=(_out("hsms", "Each: hsm, group (of which it is a member, or nil), state, workers (connected), configured (workers), backend, label, model, serial, firmware "
                                 "(nil where no worker has connected yet).", Kind.LIST),)),
     Method("hsm.info", "What the token is and what it can do, as it answered to probes.", "System", None, (_HSM,),
            result=(_HSM_USED, _out("backend", "pkcs11, yubihsm or software.", Kind.TEXT), _out("label", "The token's label.", Kind.TEXT),
@@ -203,7 +203,7 @@ _TABLE: Final = (
                    _out("keys", "Each: algorithm, purpose, resident, wrapped, cached: which protections are possible.", Kind.LIST))),
     Method("hsm.status", "How the HSMs are, and what to do about it.", "System", None,
            (Field("hsm", Kind.TEXT, "Only this one.", required=False, most=32),),
-           result=(_out("hsms", "Each: hsm, state (starting, up, restarting, down, latched, diverged, sealed), workers, configured, queued, in_flight; "
+           result=(_out("hsms", "Each: hsm, group, state (starting, up, restarting, down, latched, diverged, sealed), workers, configured, queued, in_flight; "
                                 "since the start: restarts, replayed, quarantined, timed_out, busy, rejected, trips (of the breaker); "
                                 "breaker (open: requests are refused at once), latched (a wrong PIN is not tried again), "
                                 "retry_after (milliseconds, or nil), advice.", Kind.LIST),)),

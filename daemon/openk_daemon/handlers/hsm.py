@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Final
 
 from openk.wire.codes import CODES
 from openk.wire.methods import HSM_CHECKS
 from openk_daemon.call import Call, Handler, Outcome, Plain
 from openk_daemon.hierarchy.refusals import refusing
-from openk_daemon.hsms import Hsms, root_of
+from openk_daemon.hsms import Device, root_of
 from openk_daemon.keys.census import Census, Row, State
 from openk_daemon.keys.keyring import Keyring
 from openk_daemon.keys.suites import SUITES
@@ -47,10 +48,11 @@ _SETTLED: Final = frozenset({LaneState.LATCHED, LaneState.DIVERGED, LaneState.SE
 
 
 class HsmHandlers:
-    def __init__(self, hsms: Hsms, configured: Mapping[str, int], keyring: Keyring, report: Report) -> None:
-        """`configured`: workers of each HSM. `report`: for the log, each check that failed."""
-        self._hsms = hsms
-        self._configured = configured
+    def __init__(self, devices: Sequence[Device], keyring: Keyring, report: Report) -> None:
+        """`devices`: the first is the one that is meant where none is named. `report`: for the log, each check that
+        failed."""
+        self._devices = {device.name: device for device in devices}
+        self._first = devices[0]
         self._keyring = keyring
         self._hierarchy = keyring.hierarchy
         self._pool = keyring.pool
@@ -69,12 +71,12 @@ class HsmHandlers:
         }
 
     async def list_hsms(self, _call: Call) -> Outcome:
-        rows = [self._row(name, lane) for name, lane in self._hsms.items()]
+        rows = [_row(device) for device in self._devices.values()]
         return Outcome(({"hsms": rows},), facts=(("hsms", len(rows)),))
 
     async def info(self, call: Call) -> Outcome:
-        recorded = self._chosen(call)
-        token = await self._hsms.of(recorded).info()
+        device = self._chosen(call)
+        token = await device.lane.info()
         keys: list[Plain] = [
             {
                 "algorithm": spec.algorithm.value,
@@ -86,7 +88,7 @@ class HsmHandlers:
             for spec in matrix.specs()
         ]
         answer: dict[str, Plain] = {
-            "hsm": self._hsms.shown(recorded),
+            "hsm": device.name,
             **_token(token),
             "identity": token.identity.hex(),
             "chosen": dict(token.chosen),
@@ -94,20 +96,20 @@ class HsmHandlers:
             "missing": sorted({mechanism.name for mechanism in OPCODES} - set(token.mechanisms)),
             "keys": keys,
         }
-        return Outcome((answer,), facts=self._facts(recorded))
+        return Outcome((answer,), facts=(("hsm", device.name),))
 
     async def status(self, call: Call) -> Outcome:
         asked = call.arguments.optional_text("hsm")
-        names = list(self._hsms) if asked is None else [self._hsms.shown(self._hsms.recorded(asked))]
-        rows = [self._health(name) for name in names]
-        return Outcome(({"hsms": rows},), facts=() if asked is None else (("hsm", names[0]),))
+        devices = [*self._devices.values()] if asked is None else [self._chosen(call)]
+        rows = [_health(device) for device in devices]
+        return Outcome(({"hsms": rows},), facts=() if asked is None else (("hsm", asked),))
 
     async def objects(self, call: Call) -> Outcome:
-        recorded = self._chosen(call)
-        report = await self._census.take(recorded)
+        device = self._token_of(self._chosen(call))
+        report = await self._census.take(device.recorded, device.lane, residents=device.residents)
         counts = Counter(row.state for row in report.rows)
         answer: dict[str, Plain] = {
-            "hsm": self._hsms.shown(recorded),
+            "hsm": device.name,
             "objects": [_object(row) for row in report.rows],
             "unknown": counts[State.UNKNOWN],
             "missing": counts[State.MISSING],
@@ -116,26 +118,27 @@ class HsmHandlers:
             "complete": report.complete,
         }
         told = tuple((state.value, counts[state]) for state in State)
-        return Outcome((answer,), facts=(*self._facts(recorded), *told))
+        return Outcome((answer,), facts=(("hsm", device.name), *told))
 
     async def selftest(self, call: Call) -> Outcome:
-        recorded = self._chosen(call)
-        lane = self._hsms.of(recorded)
+        device = self._chosen(call)
         asked = call.arguments.optional_text("check")
-        token = await lane.info()
+        token = await device.lane.info()
         with self._pool.lease(SHARED, call.peer.owner) as lease:
-            test = Selftest(lane, token, root_of(recorded), self._handles(recorded), lease.view, call.peer.connection)
+            test = Selftest(
+                device.lane, token, root_of(device.recorded), self._handles(device), lease.view, call.peer.connection
+            )
             findings = [await test.run(name) for name in (HSM_CHECKS if asked is None else (asked,))]
         for finding in findings:
             if finding.verdict is Verdict.FAILED:
-                self._report(lane.name, finding)
+                self._report(device.name, finding)
         failed = sum(finding.verdict is Verdict.FAILED for finding in findings)
         answer: dict[str, Plain] = {
-            "hsm": self._hsms.shown(recorded),
+            "hsm": device.name,
             "passed": not failed,
             "checks": [_finding(finding) for finding in findings],
         }
-        return Outcome((answer,), facts=(*self._facts(recorded), ("checks", len(findings)), ("failed", failed)))
+        return Outcome((answer,), facts=(("hsm", device.name), ("checks", len(findings)), ("failed", failed)))
 
     async def attest(self, call: Call) -> Outcome:
         state, version = await self._keyring.select(call.arguments)
@@ -146,29 +149,30 @@ class HsmHandlers:
                 f"{state.name} is {state.protection.value}: an HSM vouches for keys that live on it (resident) only",
                 details={"protection": state.protection.value},
             )
+        hsms = self._hierarchy.hsms
+        name = hsms.shown(state.vault.hsm)
         try:
-            chain = await self._hsms.of(state.vault.hsm).attest(handle.source.label, handle.source.id)
+            chain = await hsms.of(state.vault.hsm).attest(handle.source.label, handle.source.id)
         except Unsupported as error:
-            raise Refusal(
-                "key.unsupported", f"the HSM {self._hsms.shown(state.vault.hsm)} does not vouch for its keys"
-            ) from error
+            raise Refusal("key.unsupported", f"the HSM {name} does not vouch for its keys") from error
         answer: dict[str, Plain] = {
             "key": state.name,
             "version": version.number,
-            "hsm": self._hsms.shown(state.vault.hsm),
+            "hsm": name,
             "pem": "".join(_pem(certificate) for certificate in chain),
         }
         return Outcome((answer,), facts=(*version.facts, ("certificates", len(chain))))
 
     async def bench(self, call: Call) -> Outcome:
-        recorded, arguments = self._chosen(call), call.arguments
-        lane = self._hsms.of(recorded)
+        device, arguments = self._chosen(call), call.arguments
         operation = arguments.text("operation")
         count = max(1, arguments.integer("count", COUNT_USUAL))
         seconds = arguments.integer("milliseconds", MILLISECONDS_USUAL) / 1000
-        token = await lane.info()
+        token = await device.lane.info()
         with self._pool.lease(stopwatch.ROOM, call.peer.owner) as lease:
-            watch = Stopwatch(lane, token, root_of(recorded), self._handles(recorded), lease.view, call.peer.connection)
+            watch = Stopwatch(
+                device.lane, token, root_of(device.recorded), self._handles(device), lease.view, call.peer.connection
+            )
             try:
                 measured = await watch.measure(operation, count, seconds)
             except Unsupported as error:
@@ -176,7 +180,7 @@ class HsmHandlers:
                     "key.unsupported", f"{operation} is not measured on this HSM: it has no such wrapped keys"
                 ) from error
         answer: dict[str, Plain] = {
-            "hsm": self._hsms.shown(recorded),
+            "hsm": device.name,
             "operation": operation,
             "per_second": round(measured.per_second),
             "p50": measured.percentile(0.5) // 1000,
@@ -184,57 +188,70 @@ class HsmHandlers:
             "times": [time // 1000 for time in measured.times],
         }
         told = (("operation", operation), ("count", len(measured.times)))
-        return Outcome((answer,), facts=(*self._facts(recorded), *told))
+        return Outcome((answer,), facts=(("hsm", device.name), *told))
 
     # --- their parts ---
 
-    def _chosen(self, call: Call) -> str:
-        """The HSM that was asked for, as records name it. Raises Refusal(request.invalid)."""
-        return self._hsms.recorded(call.arguments.optional_text("hsm"))
+    def _chosen(self, call: Call) -> Device:
+        """The HSM that was asked for. Raises Refusal(request.invalid)."""
+        asked = call.arguments.optional_text("hsm")
+        if asked is None:
+            return self._first
+        device = self._devices.get(asked)
+        if device is None:
+            near = get_close_matches(asked, self._devices, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(self._devices)}"
+            raise Refusal("request.invalid", f"no HSM is named {asked!r}: {hint}")
+        return device
 
-    def _facts(self, recorded: str) -> tuple[tuple[str, str | int], ...]:
-        return (("hsm", self._hsms.shown(recorded)),)
+    def _token_of(self, device: Device) -> Device:
+        """One with a token of its own: of a group its first member, where the group's token objects are."""
+        return next((member for member in self._devices.values() if member.group == device.name), device)
 
-    def _handles(self, recorded: str) -> stopwatch.Handle:
+    def _handles(self, device: Device) -> stopwatch.Handle:
         def handle(spec: KeySpec, source: Wrapped) -> KeyHandle:
-            return self._hierarchy.handle(spec, source, recorded)
+            return self._hierarchy.handle(spec, source, device.recorded)
 
         return handle
 
-    def _row(self, name: str, lane: Lane) -> dict[str, Plain]:
-        health = lane.health()
-        row: dict[str, Plain] = {
-            "hsm": name,
-            "state": health.state.value,
-            "workers": health.workers,
-            "configured": self._configured[name],
-        }
-        token = _known(lane)
-        shown = ("backend", "label", "model", "serial", "firmware")
-        return row | (dict.fromkeys(shown) if token is None else _token(token))
 
-    def _health(self, name: str) -> dict[str, Plain]:
-        health = self._hsms[name].health()
-        wait = health.retry_after
-        return {
-            "hsm": name,
-            "state": health.state.value,
-            "workers": health.workers,
-            "configured": self._configured[name],
-            "queued": health.queued,
-            "in_flight": health.in_flight,
-            "restarts": health.restarts,
-            "replayed": health.replayed,
-            "quarantined": health.quarantined,
-            "timed_out": health.timed_out,
-            "busy": health.busy,
-            "rejected": health.rejected,
-            "trips": health.trips,
-            "breaker": health.state in _REFUSED,
-            "latched": health.state is LaneState.LATCHED,
-            "retry_after": None if wait is None else round(1000 * wait),
-            "advice": _advice(health, self._configured[name]),
-        }
+def _row(device: Device) -> dict[str, Plain]:
+    health = device.lane.health()
+    row: dict[str, Plain] = {
+        "hsm": device.name,
+        "group": device.group,
+        "state": health.state.value,
+        "workers": health.workers,
+        "configured": device.configured,
+    }
+    token = _known(device.lane)
+    shown = ("backend", "label", "model", "serial", "firmware")
+    return row | (dict.fromkeys(shown) if token is None else _token(token))
+
+
+def _health(device: Device) -> dict[str, Plain]:
+    health = device.lane.health()
+    wait = health.retry_after
+    return {
+        "hsm": device.name,
+        "group": device.group,
+        "state": health.state.value,
+        "workers": health.workers,
+        "configured": device.configured,
+        "queued": health.queued,
+        "in_flight": health.in_flight,
+        "restarts": health.restarts,
+        "replayed": health.replayed,
+        "quarantined": health.quarantined,
+        "timed_out": health.timed_out,
+        "busy": health.busy,
+        "rejected": health.rejected,
+        "trips": health.trips,
+        "breaker": health.state in _REFUSED,
+        "latched": health.state is LaneState.LATCHED,
+        "retry_after": None if wait is None else round(1000 * wait),
+        "advice": _advice(health, device.configured),
+    }
 
 
 def _known(lane: Lane) -> TokenInfo | None:

@@ -2,6 +2,7 @@
 
     token object   openk-root-...          root, audit
                    openk-key-<id>          a version of a resident key: its record names it, or its intent (unfinished)
+                   openk-data-<id>, ...    keys of a vault, where the device wraps none; likewise
                    anything else           unknown: somebody else made it
     record         resident, no object     missing: the key cannot be used any more
 
@@ -17,11 +18,13 @@ from enum import StrEnum
 from typing import Final
 
 from openk_daemon.hierarchy.hierarchy import Hierarchy
-from openk_daemon.hierarchy.records import INTENT, KEY, KEY_VERSION, VAULT, KeyBody, VaultBody, decode
+from openk_daemon.hierarchy.records import INTENT, KEY, KEY_USAGE, KEY_VERSION, VAULT, KeyBody, VaultBody, decode
+from openk_daemon.hierarchy.vault_keys import VaultKeys
+from openk_daemon.hierarchy.vault_keys import object_label as vault_label
 from openk_daemon.keys.keyring import object_label
 from openk_daemon.keys.state import version_id
 from openk_daemon.keys.suites import Protection
-from openk_hsm.seam import AUDIT_KEY, KeyHandle, ObjectInfo, Resident, roots
+from openk_hsm.seam import AUDIT_KEY, FIRST_FREE_SLOT, KeyHandle, Lane, ObjectInfo, Resident, roots
 
 KEYS_MOST: Final = 50_000
 """Keys that one request looks at: about a second of an HSM that opens 50,000 records a second."""
@@ -73,6 +76,7 @@ class Report:
 
 _STATES: Final = tuple(State)
 _ROLES: Final = tuple(Role)
+_VAULT_ROLES: Final = ("data", "mac")
 
 Identity = tuple[str, bytes]
 """Label and id."""
@@ -83,13 +87,13 @@ class Census:
         self._hierarchy = hierarchy
         self._most = most
 
-    async def take(self, hsm: str) -> Report:
-        """`hsm`: as records name it. Raises HsmError, StoreError, Refusal(store.damaged)."""
+    async def take(self, hsm: str, lane: Lane, *, residents: bool = True) -> Report:
+        """`hsm`: as records name it; `lane`: to its token. Not `residents`: a token that has the same root keys as that
+        HSM and nothing else of it. Raises HsmError, StoreError, Refusal(store.damaged)."""
         # Records first: what is made meanwhile is then an object with a record, and nothing seems to be missing.
-        lane = self._hierarchy.hsms.of(hsm)
         made = roots((await lane.info()).data)
         expected: dict[Identity, Owner] = {_resident(root.source): _root_owner(root) for root in made}
-        keys = await self._walk(hsm, expected)
+        keys = await self._walk(hsm, expected) if residents else 0
         objects = await lane.objects()
         rows = await self._judge(objects, expected)
         seen = {(found.label, found.id) for found in objects}
@@ -119,6 +123,12 @@ class Census:
                 return Owner(Role.KEY)
             if await store.read(INTENT, found.id) is not None:
                 return Owner(Role.UNFINISHED)
+        for role in _VAULT_ROLES:
+            if found.label == vault_label(role, found.id):
+                if await store.read(INTENT, found.id + role.encode()) is not None:
+                    return Owner(Role.UNFINISHED)
+                if await store.read(KEY_USAGE, found.id) is not None:
+                    return Owner(Role.VAULT)
         return Owner(Role.NONE)
 
     async def _walk(self, hsm: str, expected: dict[Identity, Owner]) -> int:
@@ -138,6 +148,7 @@ class Census:
         """How many keys it has, `most` + 1 when it has more."""
         # Not `Hierarchy.vault`: a look at all vaults must not push those in use out of its shelf.
         opened = self._hierarchy.assemble(vault)
+        _expect_vault(vault.name, opened, expected)
         keys = 0
         after = b""
         try:
@@ -150,8 +161,16 @@ class Census:
                     _expect(vault.name, decode(KeyBody, plain), expected)
         finally:
             for handle in opened.handles():
-                self._hierarchy.lane.unload(handle)
+                if handle.slot >= FIRST_FREE_SLOT:
+                    self._hierarchy.lane.unload(handle)
         return keys
+
+
+def _expect_vault(name: str, vault: VaultKeys, expected: dict[Identity, Owner]) -> None:
+    for handle in (vault.sealer.key, vault.wrapper.mac):
+        if isinstance(handle.source, Resident):
+            owner = Owner(Role.VAULT, name, algorithm=handle.spec.algorithm.value)
+            expected[handle.source.label, handle.source.id] = owner
 
 
 def _expect(vault: str, body: KeyBody, expected: dict[Identity, Owner]) -> None:

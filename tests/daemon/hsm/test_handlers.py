@@ -5,19 +5,33 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from openk.wire.methods import HSM_CHECKS, HSM_OPERATIONS, METHODS
-from openk_daemon.hsms import Hsms
+from openk_daemon.hierarchy.records import KEY_USAGE, VaultBody
+from openk_daemon.hsms import Device, Hsms
 from openk_daemon.keys.census import Census, Role, State
 from openk_daemon.refusal import Refusal
+from openk_daemon.store.seam import Unit, Write
 from openk_hsm.errors import HsmError, Unavailable
 from openk_hsm.inline import InlineLane
 from openk_hsm.pending import Pending, failed
-from openk_hsm.seam import Generated, KeySpec, LaneHealth, LaneState, OpCode, Operation, Wrapped, Wrapper
+from openk_hsm.seam import (
+    Algorithm,
+    Generated,
+    KeySpec,
+    LaneHealth,
+    LaneState,
+    OpCode,
+    Operation,
+    Purpose,
+    Resident,
+    Wrapped,
+    Wrapper,
+)
 from openk_hsm.software import SoftwareBackend
 from tests.support.custody import Custody, Shown, records, run
 from tests.support.lanes import SteeredLane
@@ -146,9 +160,9 @@ def test_every_object_has_its_owner(lane: SteeredLane) -> None:
 
 def test_an_object_of_somebody_else_is_unknown(lane: SteeredLane) -> None:
     custody = made(lane)
-    lane.generate_resident(KeySpec("p-256", "sign"), "web server", b"\x01")  # type: ignore[arg-type]
+    lane.generate_resident(KeySpec(Algorithm.P256, Purpose.SIGN), "web server", b"\x01")
     orphan = bytes(20)
-    lane.generate_resident(KeySpec("p-256", "sign"), f"openk-key-{orphan.hex()}", orphan)  # type: ignore[arg-type]
+    lane.generate_resident(KeySpec(Algorithm.P256, Purpose.SIGN), f"openk-key-{orphan.hex()}", orphan)
     found = objects(custody)
     assert [row["label"] for row in found["unknown", "none"]] == [f"openk-key-{orphan.hex()}", "web server"]
     whole = custody.call("hsm.objects")
@@ -195,7 +209,7 @@ def test_a_census_that_stops_early_says_so_and_calls_nothing_unknown(lane: Steer
     for number in range(3):
         custody.call("key.create", key=f"v/more-{number}", algorithm="p-256", protection="resident")
     for most, complete in ((4, False), (5, True), (6, True)):
-        report = run(Census(custody.hierarchy, most).take(""))
+        report = run(Census(custody.hierarchy, most).take("", lane))
         assert (report.keys, report.complete) == (min(most, 5), complete)
         assert {row.state for row in report.rows} == {State.OK}
         assert sum(row.owner.role is Role.KEY for row in report.rows) == 4
@@ -455,3 +469,78 @@ def test_handles_of_another_hsm_go_there() -> None:
     assert "there/signer" not in names["main"]
     assert [row["hsm"] for row in custody.call("hsm.list")["hsms"]] == ["main", "vendor"]
     assert [row["hsm"] for row in custody.call("hsm.status", hsm="vendor")["hsms"]] == ["vendor"]
+
+
+@dataclass
+class Group:
+    """Two devices with the same root keys."""
+
+    custody: Custody
+    first: SteeredLane
+    second: Troubled
+
+
+@pytest.fixture
+def group() -> Group:
+    north, south = SoftwareBackend(allow=True), SoftwareBackend(allow=True)
+    first = SteeredLane(InlineLane(north, "north"))
+    south._token = dict(north._token)
+    second = Troubled(InlineLane(south, "south"))
+    devices = [
+        Device("both", first, "", 3),
+        Device("north", first, "", 1, "both"),
+        Device("south", second, "", 2, "both", residents=False),
+    ]
+    custody = Custody(hsms=Hsms({"both": first}), devices=devices)
+    custody.call("vault.create", vault="v")
+    custody.call("key.create", key="v/signer", algorithm="p-256", protection="resident")
+    return Group(custody, first, second)
+
+
+def test_members_are_told_behind_their_group(group: Group) -> None:
+    group.second.told = LaneHealth("south", LaneState.DIVERGED, 0, 0, 0, 0, 0, "hsm.diverged", 1.0)
+    for method in ("hsm.list", "hsm.status"):
+        rows = group.custody.call(method)["hsms"]
+        assert [(row["hsm"], row["group"], row["configured"]) for row in rows] == [
+            ("both", None, 3),
+            ("north", "both", 1),
+            ("south", "both", 2),
+        ]
+    (south,) = group.custody.call("hsm.status", hsm="south")["hsms"]
+    assert (south["state"], south["breaker"]) == ("diverged", True)
+    assert "not those of its group" in south["advice"]
+
+
+def test_a_member_is_tested_by_itself(group: Group) -> None:
+    group.first.operations.clear()
+    assert group.custody.call("hsm.selftest", hsm="south")["passed"] is True
+    assert group.custody.call("hsm.bench", hsm="south", operation="hmac-sha-256", count=2)["hsm"] == "south"
+    assert not group.first.operations
+    assert group.second.operations
+
+
+def test_token_objects_of_a_group_are_on_its_first_member(group: Group) -> None:
+    for name, labels in (("both", 5), ("north", 5), ("south", 4)):
+        told = group.custody.call("hsm.objects", hsm=name)
+        assert len(told["objects"]) == labels
+        assert (told["unknown"], told["missing"]) == (0, 0)
+
+
+# --- devices that keep vaults' keys as token objects ---
+
+
+def test_keys_of_vaults_that_are_token_objects_have_their_owner(lane: SteeredLane) -> None:
+    custody = made(lane)
+    lane.information = replace(lane.info().result(), resident_vaults=True, data=Algorithm.AES_256_CCM)
+    body = VaultBody(1, "device", bytes(range(16)), 0, b"", b"", b"")
+    keys = custody.hierarchy.assemble(body)
+    for handle in (keys.sealer.key, keys.wrapper.mac):
+        assert isinstance(handle.source, Resident)
+        lane.generate_resident(KeySpec(Algorithm.HMAC_SHA_256, Purpose.MAC), handle.source.label, handle.source.id)
+    usage = Write(KEY_USAGE, keys.sealer.usage, 0, b"sealed")
+    assert len(objects(custody)["unknown", "none"]) == 2
+    custody.store.commit(Unit((usage,), b"{}")).result()
+    assert {row["label"] for row in objects(custody)["ok", "vault"]} == {
+        "openk-data-" + keys.sealer.usage.hex(),
+        "openk-mac-" + keys.sealer.usage.hex(),
+    }
