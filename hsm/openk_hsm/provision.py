@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from openk_hsm.errors import HsmError
+from openk_hsm.errors import HsmError, Unsupported
 from openk_hsm.latch import Latch
 from openk_hsm.pin import PinSource
 from openk_hsm.registry import make_backend
-from openk_hsm.seam import AUDIT_KEY, Backend, KeyHandle, Resident, TokenInfo, roots
+from openk_hsm.seam import AUDIT_KEY, ROOT_KW, Backend, KeyHandle, Resident, TokenInfo, roots
 from openk_hsm.uri import parse_uri
 from openk_memory.region import Region
 
@@ -55,6 +55,11 @@ def create_roots(access: Access, *, complete: bool = False) -> Sequence[str]:
     """Make the root keys; the labels of those made. Refuses a token that has any, unless `complete` (a run that
     was interrupted): then it makes those that are missing."""
     with opened(access, roots=False) as (backend, info):
+        if ROOT_KW.spec not in info.wrapped and not info.resident_vaults:
+            raise Unsupported(
+                "the token wraps no keys so that they come back as they must be (sensitive, not extractable, for their "
+                "use only): openk's vaults cannot live on it. Nothing was made"
+            )
         wanted = [root for root in roots(info.data) if root is not AUDIT_KEY or root.spec in info.resident]
         present = {(found.label, found.id) for found in backend.objects()}
         missing = [root for root in wanted if _name(root) not in present]

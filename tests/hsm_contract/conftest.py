@@ -29,6 +29,7 @@ from openk_hsm.seam import (
 from openk_hsm.uri import parse_uri
 from tests.hsm_contract.back_ends import BACK_ENDS, WITHOUT_WRAPPED_KEYS
 from tests.support.foreign_tokens import ForeignToken, opencryptoki, serving, softokn
+from tests.support.shim import Shim, compile_shim
 from tests.support.tokens import Token, answer, make_token, worker
 from tests.support.yubihsm import emulated, initialise
 
@@ -149,6 +150,17 @@ def opencryptoki_worker(opencryptoki_token: ForeignToken) -> Iterator[Path]:
 def softokn_worker(softokn_token: ForeignToken) -> Iterator[Path]:
     with serving(softokn_token) as socket:
         yield socket
+
+
+@pytest.fixture(scope="session")
+def shim_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_shim(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def shim(shim_module: Path, token: Token) -> Shim:
+    """A token of the test's own, behind a module that can be spoilt."""
+    return Shim(shim_module, token)
 
 
 @pytest.fixture(params=list(BACK_ENDS))

@@ -19,7 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from tests.support.tokens import worker
+import trio
+
+from openk_hsm.dialling import Limits
+from openk_hsm.errors import HsmError
+from tests.support.tokens import lane_over, worker
 
 LIBRARIES = f"/usr/lib/{os.uname().machine}-linux-gnu"
 OPENCRYPTOKI = f"{LIBRARIES}/pkcs11/libopencryptoki.so"
@@ -88,6 +92,24 @@ def serving(token: ForeignToken) -> Iterator[Path]:
     socket_path = token.pin_file.parent / "s"
     with worker(token.uri, socket_path, token.pin_file, token.environment, prefix=token.prefix):
         yield socket_path
+
+
+async def refusal_of(token: ForeignToken) -> HsmError:
+    """What a daemon hears of a worker that cannot serve the token."""
+    socket_path = token.pin_file.parent / "s"
+    limits = Limits(handoff_bytes=64 << 10, breaker=0.4)
+    with worker(token.uri, socket_path, token.pin_file, token.environment, prefix=token.prefix):
+        async with lane_over([socket_path], limits=limits) as lane:
+            with trio.fail_after(WITHIN):
+                while True:
+                    try:
+                        await lane.ready()
+                    except HsmError as error:
+                        if not str(error).startswith("no worker"):  # a slow machine: the breaker was first
+                            return error
+                    else:
+                        raise AssertionError("the worker serves")
+                    await trio.sleep(0.01)
 
 
 def _pin_file(folder: Path) -> Path:

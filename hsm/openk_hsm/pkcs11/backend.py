@@ -102,6 +102,11 @@ class Pkcs11Backend:
         self._assert_all()
         if not self._roots:
             return self._info(self._data.algorithm, b"", b"")
+        if not self._able.way_of:
+            raise Unsupported(
+                f"the token {self._token.label!r} wraps no keys so that they come back as they must be (sensitive, not "
+                "extractable, for their use only): openk's vaults cannot live on it"
+            )
         data = self._root_data_algorithm()
         audit = AUDIT_KEY.spec in self._able.resident
         for root in roots(data):
@@ -143,8 +148,18 @@ class Pkcs11Backend:
     def _load_root(self, root: KeyHandle) -> None:
         label, id_ = _name(root)
         if not self._objects.keys_named(label, id_):
-            raise TokenUninitialised(f"the token {self._token.label!r} has no {label}: run `openk-hsm init`")
+            raise TokenUninitialised(self._missing_root(label))
         self.load_resident(root.slot, root.spec, label, id_)
+
+    def _missing_root(self, label: str) -> str:
+        others = [name for name, id_ in map(_name, roots(self._data.algorithm)) if self._objects.keys_named(name, id_)]
+        if not others:
+            return f"the token {self._token.label!r} has no {label}: run `openk-hsm init`"
+        return (
+            f"the token {self._token.label!r} has no {label}, but it has {', '.join(others)}: either `openk-hsm init` "
+            "was interrupted (then `openk-hsm init --complete`), or somebody destroyed it: then restore the token from "
+            "its backup, for a new key opens nothing that the old one sealed"
+        )
 
     def _info(self, data: Algorithm, answer: bytes, audit_public: bytes) -> TokenInfo:
         token, able = self._token, self._able
@@ -240,7 +255,7 @@ class Pkcs11Backend:
     def generate(self, spec: KeySpec, kw: int, mac: int, context: bytes) -> Generated:
         wrapping = self._wrapping(kw)
         self._require(spec)
-        way = self._able.way_of.get(CIPHER_HALF.algorithm if spec == PAIR else spec.algorithm, self._best_way())
+        way = self._able.way_of.get(CIPHER_HALF.algorithm if spec == PAIR else spec.algorithm, min(self._able.ways))
         public = None
         if spec == PAIR:
             first, _ = self._make_wrapped(way, wrapping, CIPHER_HALF)
@@ -251,12 +266,6 @@ class Pkcs11Backend:
         head = binding.header(spec, self._wrapping_ids[kw], way)
         tag = self._ask(mac, binding.authenticated(head, context, wrapped))
         return Generated(binding.assemble(head, tag, wrapped), public)
-
-    def _best_way(self) -> Wrap:
-        """For a key that was not seen to wrap: the token says itself what is wrong. Raises Unsupported."""
-        if not self._able.ways:
-            raise Unsupported(f"the token {self._token.label!r} wraps no keys in any way that openk knows")
-        return min(self._able.ways)
 
     def _make_wrapped(self, way: Wrap, wrapping: int, spec: KeySpec) -> tuple[bytes, bytes | None]:
         handle, public = self._objects.generate(spec, [], token=False, extractable=True)

@@ -6,6 +6,7 @@ Everything that a call points at is made once (mechanisms, the cell for lengths)
 from __future__ import annotations
 
 import ctypes
+from typing import Final
 
 from openk_hsm.errors import HsmError, InvalidCiphertext, InvalidInput, Unavailable, Unsupported
 from openk_hsm.pkcs11 import codes
@@ -19,6 +20,7 @@ from openk_hsm.seam import Algorithm, KeySpec, Mechanism, OpCode
 from openk_hsm.specs import COORDINATE_BYTES, DIGEST_BYTES, GCM_NONCE, GCM_TAG, MECHANISMS, OPCODES
 
 Span = tuple[int, int]
+_PAIRED: Final = Mechanism.AES_CBC_HMAC
 
 
 class Hot:
@@ -38,6 +40,7 @@ class Hot:
         self._scratch = ctypes.create_string_buffer(128)
         self._shared = {size: _shared_template(size) for size in COORDINATE_BYTES.values()}
         self._composite = Composite(module, session, base)
+        self._pairs = self._composite.pairs
         self.keys: dict[int, tuple[int, KeySpec]] = {}
         self._sign_init = module.sign_init
         self._sign = module.sign
@@ -132,7 +135,7 @@ class Hot:
         raise codes.error_of(code, "C_Sign")
 
     def encrypt(self, slot: int, mechanism: Mechanism, param: Span, aad: Span, data: Span, out: int, room: int) -> int:
-        if mechanism is Mechanism.AES_CBC_HMAC and slot in self._composite.pairs:
+        if mechanism is _PAIRED and slot in self._pairs:
             return self._composite.encrypt(slot, param, aad, data, out, room)
         handle = self._handle_for(slot, mechanism, OpCode.ENCRYPT)
         if room < data[1] + GCM_TAG:
@@ -148,7 +151,7 @@ class Hot:
         raise codes.error_of(code, "C_Encrypt")
 
     def decrypt(self, slot: int, mechanism: Mechanism, param: Span, aad: Span, data: Span, out: int, room: int) -> int:
-        if mechanism is Mechanism.AES_CBC_HMAC and slot in self._composite.pairs:
+        if mechanism is _PAIRED and slot in self._pairs:
             return self._composite.decrypt(slot, param, aad, data, out, room)
         handle = self._handle_for(slot, mechanism, OpCode.DECRYPT)
         if mechanism is Mechanism.AES_GCM:

@@ -10,6 +10,7 @@ parameter string that NSS softokn needs, and initialises a library that the proc
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import resource
 import signal
@@ -150,6 +151,7 @@ def _try_in_child(path: str, parameters: str) -> None:
 def _be_the_child(path: str, parameters: str, writing: int) -> None:
     """Never returns. C_Finalize is left out: a crash there would be no reason to refuse the module."""
     status = 0
+    faulthandler.disable()  # what a vendor's code does to the child is told in one sentence, not in tracebacks
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))

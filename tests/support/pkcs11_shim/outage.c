@@ -1,0 +1,84 @@
+/* A PKCS#11 module for tests: SoftHSM2 on a device that can be pulled out, reset, or made to answer with a given code.
+ *
+ *   SHIM_MODULE   the module behind it
+ *   SHIM_OUTAGE   a file of four 32-bit numbers, read at each call:
+ *                 gone    not 0: there is no device (no slot, CKR_DEVICE_REMOVED from what was open)
+ *                 resets  grows: sessions from before are invalid, and with them login and session objects
+ *                 code    what the next `count` operations answer, in place of doing anything
+ *                 count   counted down
+ */
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+typedef unsigned long UL;
+struct list { unsigned char version[8]; void *function[68]; };
+struct outage { volatile uint32_t gone, resets, code, count; };
+
+enum { GET_SLOT_LIST = 4, OPEN_SESSION = 12, CLOSE_ALL_SESSIONS = 14, ENCRYPT = 30, DECRYPT = 34, SIGN = 43,
+       GENERATE_KEY = 58, GENERATE_RANDOM = 64 };
+enum { DEVICE_REMOVED = 0x32, SESSION_HANDLE_INVALID = 0xB3, TOKEN_NOT_PRESENT = 0xE0 };
+
+static struct list *behind, ours;
+static struct outage *outage;
+static uint32_t seen;
+static UL slot;
+
+#define BEHIND(index) ((UL (*)())behind->function[index])
+
+static int is_operation(int index) {
+    return index == ENCRYPT || index == DECRYPT || index == SIGN || index == GENERATE_KEY || index == GENERATE_RANDOM;
+}
+static UL before(int index) {
+    if (outage->gone) return index == OPEN_SESSION ? TOKEN_NOT_PRESENT : DEVICE_REMOVED;
+    if (index > OPEN_SESSION && seen != outage->resets) {
+        BEHIND(CLOSE_ALL_SESSIONS)(slot);
+        return SESSION_HANDLE_INVALID;
+    }
+    if (is_operation(index) && outage->count) {
+        outage->count--;
+        return outage->code;
+    }
+    return 0;
+}
+/* No function of the list takes more than eight arguments; those a function has not are passed on unread. */
+#define PASS(index)                                                                        \
+    static UL pass##index(UL a, UL b, UL c, UL d, UL e, UL f, UL g, UL h) {                \
+        UL code = before(index);                                                           \
+        return code ? code : BEHIND(index)(a, b, c, d, e, f, g, h);                        \
+    }
+static UL get_slot_list(unsigned char present, UL *list, UL *count) {
+    if (!outage->gone) return BEHIND(GET_SLOT_LIST)(present, list, count);
+    *count = 0;
+    return 0;
+}
+static UL open_session(UL chosen, UL flags, void *application, void *notify, UL *session) {
+    UL code = before(OPEN_SESSION);
+    if (code) return code;
+    slot = chosen;
+    if (seen != outage->resets) BEHIND(CLOSE_ALL_SESSIONS)(slot);
+    seen = outage->resets;
+    return BEHIND(OPEN_SESSION)(chosen, flags, application, notify, session);
+}
+#define EACH(X) X(13) X(15) X(18) X(19) X(20) X(21) X(22) X(24) X(26) X(27) X(28) X(29) X(30) X(33) X(34) X(42) X(43) \
+                X(58) X(59) X(60) X(61) X(62) X(64)
+EACH(PASS)
+
+UL C_GetFunctionList(struct list **list) {
+    void *module = dlopen(getenv("SHIM_MODULE"), RTLD_NOW);
+    UL (*get)(struct list **) = module ? (UL (*)(struct list **))dlsym(module, "C_GetFunctionList") : 0;
+    int file = open(getenv("SHIM_OUTAGE"), O_RDWR);
+    if (!get || file < 0 || get(&behind)) return 6;
+    outage = mmap(0, sizeof *outage, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (outage == MAP_FAILED) return 6;
+    seen = outage->resets;
+    ours = *behind;
+#define SET(index) ours.function[index] = pass##index;
+    EACH(SET)
+    ours.function[GET_SLOT_LIST] = get_slot_list;
+    ours.function[OPEN_SESSION] = open_session;
+    *list = &ours;
+    return 0;
+}
