@@ -7,9 +7,7 @@ from itertools import count
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from yubihsm.backends import YhsmBackend
 from yubihsm.defs import COMMAND
-from yubihsm.exceptions import YubiHsmConnectionError
 
 from openk_hsm.errors import InvalidCiphertext
 from openk_hsm.inline import InlineLane
@@ -24,13 +22,9 @@ from openk_hsm.seam import (
     Operation,
     Purpose,
     Resident,
-    roots,
 )
-from openk_hsm.uri import HsmUri, parse_uri
-from openk_hsm.yubihsm import backend as back_end
-from yubihsm_emulator.backend import EmulatorBackend
-from yubihsm_emulator.device import Device
-from yubihsm_emulator.link import Link
+from openk_hsm.yubihsm.backend import DATA_OVERHEAD
+from tests.support.yubihsm_inline import InlineDevice, back_end_of
 
 DATA = KeySpec(Algorithm.AES_256_CCM, Purpose.ENCRYPT)
 SLOTS = count(FIRST_FREE_SLOT)
@@ -38,35 +32,9 @@ BYTES = st.binary(max_size=300)
 CONTEXT = st.binary(max_size=60)
 
 
-class InProcess(EmulatorBackend, YhsmBackend):
-    """The emulated device without a socket between."""
-
-
-def fresh_lane(serial: int, patch: pytest.MonkeyPatch) -> InlineLane:
-    """A device of its own, with root keys and two vaults' data keys."""
-    link = Link(Device(serial))
-
-    def in_process(_: HsmUri) -> YhsmBackend:
-        return InProcess(link, YubiHsmConnectionError)
-
-    patch.setattr(back_end, "open_transport", in_process)
-    for complete in (False, True):
-        pin = bytearray(b"password")
-        backend = back_end.YubiHsmBackend(parse_uri("yubihsm:http://none"), roots=complete)
-        lane = InlineLane(backend, pin=lambda: memoryview(pin))  # noqa: B023 - used at once
-        if complete:
-            return lane
-        for root in roots(Algorithm.AES_256_CCM):
-            assert isinstance(root.source, Resident)
-            lane.generate_resident(root.spec, root.source.label, root.source.id).result()
-        lane.close()
-    raise AssertionError
-
-
 @pytest.fixture(scope="module")
 def lanes() -> list[InlineLane]:
-    with pytest.MonkeyPatch.context() as patch:
-        return [fresh_lane(serial, patch) for serial in (1, 2)]
+    return [InlineDevice(serial).lane() for serial in (1, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +74,7 @@ def test_only_there(
     here, elsewhere = lanes
     one, two = vaults
     sealed = seal(here, one, data, context)
-    assert len(sealed) == len(data) + back_end.DATA_OVERHEAD
+    assert len(sealed) == len(data) + DATA_OVERHEAD
     assert opened(here, one, sealed, context) == data
     at %= len(sealed)
     flipped = sealed[:at] + bytes([sealed[at] ^ 1 << bit]) + sealed[at + 1 :]
@@ -134,8 +102,7 @@ def test_garbage_never_opens(lanes: list[InlineLane], garbage: bytes, context: b
 
 def test_what_another_program_wrapped_with_the_same_key_does_not_open(lanes: list[InlineLane]) -> None:
     """WRAP DATA itself binds nothing: without the digest inside, any use of the key would make ciphertexts for us."""
-    backend = lanes[0]._backend
-    assert isinstance(backend, back_end.YubiHsmBackend)
+    backend = back_end_of(lanes[0])
     number, _ = backend._slots[ROOT_DATA_CCM.slot]
     blob = bytes(backend._opened.ask(COMMAND.WRAP_DATA, number.to_bytes(2, "big"), b"x" * 80))
     with pytest.raises(InvalidCiphertext):
