@@ -253,8 +253,8 @@ class HsmStatus:
 
 @dataclass(frozen=True, slots=True)
 class HsmObject:
-    """`state`: ok, unknown, missing or doubled. `role`: root, audit, vault, key, unfinished or none. `name` and
-    `version`: of the key, where it has one. `id`: hex."""
+    """`state`: ok, unknown, missing or doubled. `role`: root, audit, vault, key, login, unfinished or none.
+    `name` and `version`: of the key or vault, where it has one. `id`: hex."""
 
     state: str
     role: str

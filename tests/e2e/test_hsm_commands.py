@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import openk
 from openk.errors import PolicyFault, VaultFault
@@ -20,6 +22,7 @@ from openk.wire.methods import HSM_CHECKS, HSM_OPERATIONS
 from tests.e2e.test_command_line import Shell
 from tests.support.daemon import RunningDaemon, running_daemon, start_daemon
 from tests.support.tokens import MODULE
+from tests.support.yubihsm import emulated, initialise
 
 BEHIND_OUR_BACK = """
 import sys, pkcs11
@@ -127,9 +130,48 @@ def test_a_token_that_does_not_vouch_for_keys_says_so(shell: Shell) -> None:
     shell.text("vault", "create", "hsm-attest")
     shell.text("key", "create", "hsm-attest/signer", "--algorithm", "p-256", "--protection", "resident")
     shell.text("key", "create", "hsm-attest/file", "--algorithm", "aes-256-gcm")
-    assert b"does not vouch for its keys" in shell.run("hsm", "attest", "hsm-attest/signer", status=65).stderr
+    assert b"does not vouch for p-256 keys" in shell.run("hsm", "attest", "hsm-attest/signer", status=65).stderr
     assert b"hsm-attest/file is wrapped" in shell.run("hsm", "attest", "hsm-attest/file", status=65).stderr
     assert b"key.unknown" in shell.run("hsm", "attest", "hsm-attest/none", status=66).stderr
+
+
+def test_a_yubihsm_tells_of_itself_and_vouches_for_its_keys(tmp_path: Path) -> None:
+    folder = tmp_path / "dev"
+    folder.mkdir(mode=0o700)
+    with emulated() as device:
+        device.add_authentication_key()
+        device.audit(forced=True)
+        initialise(device, folder)
+        (folder / "token-uri").write_text(device.uri() + "\n")
+        with running_daemon(folder) as running:
+            shell = Shell(running, tmp_path)
+            shell.text("vault", "create", "pay")
+            shell.text("key", "create", "pay/signer", "--algorithm", "p-256")
+            shell.text("key", "create", "pay/mac", "--algorithm", "hmac-sha-256")
+            assert "yubihsm" in shell.text("hsm", "list")
+            assert "WRAP DATA" in shell.text("hsm", "info")
+            roles = sorted(str(row["role"]) for row in _rows(shell.json("hsm", "objects"), "objects"))
+            assert roles == sorted(["root"] * 3 + ["audit"] + ["vault"] * 2 + ["key"] * 2 + ["login"] * 2)
+            assert "all are known and there" in shell.text("hsm", "objects")
+            told = _rows(shell.json("hsm", "selftest"), "checks")
+            able = {row["check"] for row in told if row["outcome"] == "ok"}
+            assert able == {"random", "hmac", "audit-key", "sealing", "seal"}
+            assert {row["outcome"] for row in told} == {"ok", "unsupported"}
+            measured = shell.text("hsm", "bench", "--count", "5").splitlines()
+            assert [line.split()[0] for line in measured if "not on this HSM" in line] == [
+                "aes-256-gcm",
+                "p-256",
+                "generate-p-256",
+            ]
+
+            shell.run("hsm", "attest", "pay/signer", "--out", "chain.pem")
+            leaf, maker = x509.load_pem_x509_certificates((tmp_path / "chain.pem").read_bytes())
+            leaf.verify_directly_issued_by(maker)
+            public = leaf.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+            assert public == shell.run("key", "public", "pay/signer").stdout
+            assert b"does not vouch for hmac-sha-256" in shell.run("hsm", "attest", "pay/mac", status=65).stderr
+            with running.client() as client:  # openk knows each of these operations in the device's own log
+                assert client.system.health().status == "ok"
 
 
 def test_workers_that_are_missing_are_told_with_what_to_do(own: RunningDaemon, tmp_path: Path) -> None:

@@ -162,9 +162,9 @@ def _objects() -> Leaf:
 
 
 _COUNTED: Final = {
-    "unknown": "openk did not make what is unknown: whoever else uses this token can say what it is",
-    "missing": "what is missing cannot be used any more: restore the token from its backup",
-    "doubled": "of what is there twice openk uses neither: see `hsm.untrusted` in docs/operations.md",
+    "unknown": "not made by openk; whoever else uses this token can say what for",
+    "missing": "cannot be used any more; restore the token from its backup",
+    "doubled": "of two objects of one name openk uses neither; see `hsm.untrusted` in docs/operations.md",
 }
 
 

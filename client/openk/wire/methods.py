@@ -209,7 +209,7 @@ _TABLE: Final = (
                                 "retry_after (milliseconds, or nil), advice.", Kind.LIST),)),
     Method("hsm.objects", "The token's objects, each matched to what openk knows: what nobody knows, and what is missing.", "System", None, (_HSM,),
            result=(_HSM_USED,
-                   _out("objects", "Each: state (ok, unknown, missing, doubled), role (root, audit, vault, key, unfinished, none), name, version, "
+                   _out("objects", "Each: state (ok, unknown, missing, doubled), role (root, audit, vault, key, login, unfinished, none), name, version, "
                                    "label, id (hex), kind, algorithm.", Kind.LIST),
                    _out("unknown", "Objects that openk did not make.", Kind.INTEGER), _out("missing", "Objects that should be there.", Kind.INTEGER),
                    _out("doubled", "Objects that are there twice.", Kind.INTEGER),

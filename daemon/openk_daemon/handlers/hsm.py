@@ -154,7 +154,9 @@ class HsmHandlers:
         try:
             chain = await hsms.of(state.vault.hsm).attest(handle.source.label, handle.source.id)
         except Unsupported as error:
-            raise Refusal("key.unsupported", f"the HSM {name} does not vouch for its keys") from error
+            raise Refusal(
+                "key.unsupported", f"the HSM {name} does not vouch for {state.algorithm.value} keys"
+            ) from error
         answer: dict[str, Plain] = {
             "key": state.name,
             "version": version.number,

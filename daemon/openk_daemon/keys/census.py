@@ -3,6 +3,7 @@
     token object   openk-root-...          root, audit
                    openk-key-<id>          a version of a resident key: its record names it, or its intent (unfinished)
                    openk-data-<id>, ...    keys of a vault, where the device wraps none; likewise
+                   who may log in          login (YubiHSM): an operator's, and nobody's mistake
                    anything else           unknown: somebody else made it
     record         resident, no object     missing: the key cannot be used any more
 
@@ -43,6 +44,7 @@ class Role(StrEnum):
     AUDIT = "audit"
     VAULT = "vault"
     KEY = "key"
+    LOGIN = "login"  # by which somebody logs in to the device: operators make these
     UNFINISHED = "unfinished"  # being made, or left by a crash: destroyed at the next start
     NONE = "none"
 
@@ -76,6 +78,7 @@ class Report:
 
 _STATES: Final = tuple(State)
 _ROLES: Final = tuple(Role)
+_AUTHENTICATION: Final = "authentication"
 _VAULT_ROLES: Final = ("data", "mac")
 
 Identity = tuple[str, bytes]
@@ -117,6 +120,8 @@ class Census:
 
     async def _owner(self, found: ObjectInfo) -> Owner:
         """Of an object that no record named until now."""
+        if found.kind == _AUTHENTICATION:
+            return Owner(Role.LOGIN)
         store = self._hierarchy.store
         if found.label == object_label(found.id):
             if await store.read(KEY_VERSION, found.id) is not None:

@@ -25,6 +25,7 @@ from openk_hsm.seam import (
     KeySpec,
     LaneHealth,
     LaneState,
+    ObjectInfo,
     OpCode,
     Operation,
     Purpose,
@@ -195,6 +196,14 @@ def test_a_key_pair_is_not_doubled(lane: SteeredLane, monkeypatch: pytest.Monkey
     halves.resolve([*listed, *(replace(one, kind="public") for one in listed if one.kind == "private")])
     monkeypatch.setattr(lane, "objects", lambda: halves)
     assert {state for state, _ in objects(custody)} == {"ok"}
+
+
+def test_logins_are_the_operators(lane: SteeredLane, monkeypatch: pytest.MonkeyPatch) -> None:
+    custody = made(lane)
+    listed: Pending[Any] = Pending()
+    listed.resolve([*lane.objects().result(), ObjectInfo("DEFAULT AUTHKEY", b"\x00\x01", "authentication", "aes128")])
+    monkeypatch.setattr(lane, "objects", lambda: listed)
+    assert [row["label"] for row in objects(custody)["ok", "login"]] == ["DEFAULT AUTHKEY"]
 
 
 def test_what_is_being_made_is_nobodys_mistake(lane: SteeredLane) -> None:
@@ -384,7 +393,7 @@ def test_only_resident_keys_are_vouched_for(lane: SteeredLane) -> None:
 
 
 def test_a_token_that_does_not_vouch_says_so(lane: SteeredLane) -> None:
-    with pytest.raises(Refusal, match="the HSM main does not vouch") as refused:
+    with pytest.raises(Refusal, match="the HSM main does not vouch for p-256 keys") as refused:
         made(lane).call("hsm.attest", key="v/signer")
     assert refused.value.code.name == "key.unsupported"
 
