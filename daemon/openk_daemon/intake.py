@@ -77,7 +77,7 @@ class Intake:
             raise Refusal("request.unknown_method", details={"nearest": near} if near else None)
         checked = check(method, request.params)
         prepared = self._prepare(method, checked)
-        if checked.plain_text and request.holes:
+        if checked.plain_text:
             shape = self._reader.learn(request)
             if shape:
                 prepared.template = Template(checked, request.holes)

@@ -112,8 +112,24 @@ def test_a_str_in_a_hole_does_not_match() -> None:
     assert read(reader, frame(1, {"key": "v/k", "input": "abc"})).shape == 0
 
 
-def test_what_has_no_holes_is_not_remembered() -> None:
-    assert learned(frame(1, {"key": "v/k"}))[1] == 0
+def test_what_has_no_holes_is_remembered_when_it_comes_again() -> None:
+    data = frame(1, {"secret": "v/s"}, "secret.get")
+    reader, shape = learned(data)
+    assert shape == 0
+    shape = reader.learn(read(reader, data))
+    assert shape != 0
+    found = read(reader, frame(700, {"secret": "v/s"}, "secret.get"), behind=data)
+    assert (found.shape, found.holes, found.msgid, found.method) == (shape, (), 700, "secret.get")
+    assert read(reader, frame(1, {"secret": "v/t"}, "secret.get")).shape == 0
+    whole = frame(2, {"secret": "v/s"}, "secret.get")
+    assert reader.read(memoryview(bytearray(whole)), 0, len(whole) - 1) is None  # the last byte has not come yet
+
+
+def test_names_that_change_push_nothing_out() -> None:
+    reader, kept = learned(frame(1, {"key": "v/k", "input": b"abc"}))
+    for index in range(40):
+        assert reader.learn(read(reader, frame(1, {"secret": f"v/{index}"}, "secret.get"))) == 0
+    assert reader.shapes == (kept,)
 
 
 def test_too_many_holes_or_literals_are_not_remembered() -> None:

@@ -68,17 +68,22 @@ class Shape:
 class Memory:
     """The shapes of one connection: at most SHAPES_MOST, most recently used first. Ids are never used again."""
 
-    __slots__ = ("_last", "shapes")
+    __slots__ = ("_last", "_once", "shapes")
 
     def __init__(self) -> None:
         self.shapes: list[Shape] = []
         self._last = 0
+        self._once: list[bytes] = []  # the last frame without holes, kept until it comes again
 
     def learn(self, method: str, frame: memoryview, limits: Limits) -> int:
         """`frame`: exactly the part behind the msgid, complete and well formed. The id of its shape; 0 when
-        it has no holes, or more of them or more literal bytes than are worth keeping."""
+        it has more holes or more literal bytes than are worth keeping, or has none and did not come twice in a row: a
+        client that asks for one name after another shall not push out what will come again."""
         segments = _segments(frame, limits)
-        if not 1 < len(segments) <= _HOLES_MOST + 1 or sum(map(len, segments)) > _LITERALS_MOST:
+        if len(segments) > _HOLES_MOST + 1 or sum(map(len, segments)) > _LITERALS_MOST:
+            return 0
+        if len(segments) == 1 and segments != self._once:
+            self._once = segments
             return 0
         for known in self.shapes:
             if [known.first, *(literal for literal, _ in known.rest)] == segments:

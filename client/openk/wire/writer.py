@@ -113,7 +113,7 @@ def _lay_out(value: Writable, pieces: list[Piece]) -> None:
     if type(value) is memoryview:
         pieces.append(bin_header(len(value)))
         pieces.append(value)
-    elif isinstance(value, dict | Mapping):
+    elif type(value) is dict or isinstance(value, Mapping):
         pieces.append(_container_header(len(value), 0x80, 0xDE))
         for key, entry in value.items():
             if type(entry) is memoryview:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from openk_daemon.hierarchy import canonical
@@ -199,6 +200,7 @@ class Hierarchy:
             self.lane.unload(handle)
 
 
+@lru_cache(maxsize=1024)
 def rfc3339(milliseconds: int) -> str:
     """UTC, with milliseconds."""
     moment = datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -22,6 +22,9 @@ from openk_memory.pool import Pool
 _ID: Final = 16  # bytes
 _PAGE: Final = 1000  # records a query
 _HEADS_KEPT: Final = 16384
+_NEWEST_KEPT: Final = 4096
+_NEWEST_MOST: Final = 1024
+"""Bytes of a version's record that is kept, sealed as it is: with the count, 4 MiB at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +52,8 @@ class Cabinet:
         self._hierarchy = hierarchy
         self._locker = Locker(hierarchy, pool)
         self._heads: Shelf[str, Head] = Shelf(_HEADS_KEPT)
+        self._newest: Shelf[str, tuple[Head, Record]] = Shelf(_NEWEST_KEPT)
+        """Newest versions as the store had them under that very head: a secret that changes gets another head."""
         self._finding: Flights[str, Head | None] = Flights()
         self._changes = 0
         """Grows with every change here: what was read from the store before one may be old."""
@@ -157,11 +162,17 @@ class Cabinet:
     async def _version(self, head: Head, number: int | None) -> tuple[int, Record | None]:
         """None when the current version is missing. Raises Refusal(secret.version_unknown) for others."""
         wanted = head.body.current if number is None else number
+        if wanted == head.body.current:
+            kept = self._newest.get(head.name)
+            if kept is not None and kept[0] is head:
+                return wanted, kept[1]
         if not 1 <= wanted <= head.body.last:
             raise Refusal("secret.version_unknown", f"the newest version of {head.name} is {head.body.current}")
         record = await self._hierarchy.store.read(SECRET_VERSION, version_id(head.body.id, wanted))
         if record is None and wanted != head.body.current:
             raise Refusal("secret.version_unknown", f"version {wanted} of {head.name} was deleted")
+        if record is not None and wanted == head.body.current and len(record.body) <= _NEWEST_MOST:
+            self._newest.put(head.name, (head, record))
         return wanted, record
 
     async def _versions(self, head: Head) -> list[Record]:

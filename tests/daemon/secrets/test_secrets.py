@@ -17,6 +17,7 @@ from openk_daemon.secrets.payload import PayloadError, assemble, decode_contents
 from openk_daemon.store.memory import MemoryStore
 from openk_daemon.store.seam import Record
 from openk_hsm.inline import InlineLane
+from openk_hsm.pending import Pending
 from openk_hsm.seam import OpCode
 from openk_hsm.software import SoftwareBackend
 from tests.support import third_party
@@ -219,6 +220,30 @@ def test_get_costs_one_trip_to_the_hsm() -> None:
     custody.call("secret.get", secret=NAME)
     assert [operation.code for operation in lane.operations] == [OpCode.DECRYPT]
     assert lane.operations[0].into is not None
+
+
+def test_the_newest_version_is_read_from_the_store_once(custody: Custody, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    genuine = custody.store.read
+
+    def read(kind: str, id_: bytes) -> Pending[Record | None]:
+        reads.append(kind)
+        return genuine(kind, id_)
+
+    custody.call("secret.put", secret=NAME, value=b"1")
+    monkeypatch.setattr(custody.store, "read", read)
+    assert [bytes_of(custody) for _ in range(3)] == [b"1"] * 3
+    assert reads == ["secret-version"]
+    custody.call("secret.put", secret=NAME, value=b"2")
+    assert bytes_of(custody) == b"2"
+    assert custody.call("secret.get", secret=NAME, version=1)["value"] == b"1"
+    assert bytes_of(custody) == b"2"
+    custody.call("secret.delete", secret=NAME, version=2)
+    assert bytes_of(custody) == b"1"
+
+
+def bytes_of(custody: Custody) -> object:
+    return custody.call("secret.get", secret=NAME)["value"]
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
