@@ -44,7 +44,7 @@ def test_every_method_does_its_work(daemon: RunningDaemon) -> None:
         _listings(client)
         _policies_and_audit(client)
         _hsms(client)
-        assert client.seen == set(METHODS)
+        assert client.seen == set(METHODS) - {"system.seal", "system.unseal"}  # they close the daemon: tests/security
 
 
 def _system(client: openk.Client) -> None:
