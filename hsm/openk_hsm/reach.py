@@ -1,9 +1,9 @@
 """What a worker must still reach once its module is loaded: its interpreter, its token, its PIN, its state. Landlock
 takes the rest away (openk_memory.landlock).
 
-Known for SoftHSM2, whose configuration names its folder of tokens, and for the software HSM. Any other vendor's module
-has paths of its own (a device, a socket of a daemon, a folder): whoever starts the worker names them with --reach-read
-and --reach-write, or the module is confined by the unit alone.
+Known for SoftHSM2, whose configuration names its folder of tokens, for a YubiHSM, and for the software HSM. Any other
+vendor's module has paths of its own (a device, a socket of a daemon, a folder): whoever starts the worker names them
+with --reach-read and --reach-write, or the module is confined by the unit alone.
 """
 
 from __future__ import annotations
@@ -28,14 +28,21 @@ _LIBRARIES: Final = (
 )
 _PORTS_SINCE: Final = 4
 """Landlock's ABI that can forbid TCP."""
+_RESOLVER: Final = tuple(
+    Path("/etc", name) for name in ("hosts", "resolv.conf", "nsswitch.conf", "gai.conf", "host.conf", "services")
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Paths that an operator named for a module whose needs openk does not know."""
+    """Paths that an operator named for a module whose needs openk does not know. `connect`: TCP ports."""
 
     read: Sequence[Path] = ()
     write: Sequence[Path] = ()
+    connect: Sequence[int] = ()
+
+
+_USB: Final = Named(read=[Path("/sys/bus/usb"), Path("/sys/devices"), Path("/run/udev")], write=[Path("/dev/bus/usb")])
 
 
 def reach_of(uri: HsmUri, pin: PinSource, state: Path, named: Named) -> Confinement | None:
@@ -47,12 +54,12 @@ def reach_of(uri: HsmUri, pin: PinSource, state: Path, named: Named) -> Confinem
     theirs = known or Named()
     read = [*_interpreter(), *theirs.read, *named.read, *_pin_paths(pin)]
     write = [state, *theirs.write, *named.write]
-    closed: tuple[int, ...] | None = () if known is not None and landlock.abi() >= _PORTS_SINCE else None
+    ports = known is not None and landlock.abi() >= _PORTS_SINCE
     return Confinement(
         read=_present(read),
         write=_present(write),
-        bind_ports=closed,
-        connect_ports=closed,
+        bind_ports=() if ports else None,
+        connect_ports=theirs.connect if ports else None,
         scope=not os.environ.get("NOTIFY_SOCKET", "").startswith("@"),
     )
 
@@ -61,6 +68,8 @@ def _known(uri: HsmUri) -> Named | None:
     if uri.scheme == "software":
         state = uri.path.get("state")
         return Named(write=[Path(state).parent] if state else [])
+    if uri.scheme == "yubihsm":
+        return _USB if "usb" in uri.path else Named(read=_RESOLVER, connect=[int(uri.path["port"])])
     if uri.scheme != "pkcs11" or Path(uri.module).name != _SOFTHSM:
         return None
     configuration = softhsm_configuration()

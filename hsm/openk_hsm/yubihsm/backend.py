@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from yubihsm.backends import YhsmBackend
 from yubihsm.defs import ALGORITHM, CAPABILITY, COMMAND, OBJECT
 
 from openk_hsm import journal
@@ -76,14 +77,28 @@ class YubiHsmBackend:
         self._uri = uri
         self._roots = roots
         self._state = state
+        self._transport: YhsmBackend | None = None
         self._holder: Holder | None = None
         self._device: Device | None = None
         self._slots: dict[int, tuple[int, KeySpec]] = {}
         self._region = memoryview(bytearray())
 
+    def load(self) -> None:
+        """Find the device, where it is on USB, with the libraries that takes: later the process may reach less."""
+        if self._transport is None:
+            self._transport = open_transport(self._uri)
+
     def log_in(self, pin: Callable[[], memoryview]) -> Device:
         """Connect and open a session. `open` does it when nobody did. Raises WrongPin after exactly one try."""
-        device = Device(open_transport(self._uri))
+        self.load()
+        transport, self._transport = self._transport, None
+        if transport is None:
+            raise HsmError("no transport to the YubiHSM")
+        try:
+            device = Device(transport)
+        except HsmError:
+            transport.close()
+            raise
         try:
             if self._state is not None:
                 self._holder = Holder(self._state, device.serial)
@@ -357,6 +372,9 @@ class YubiHsmBackend:
         if self._device is not None:
             self._device.close()
             self._device = None
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
         self._let_go()
 
     def _let_go(self) -> None:
