@@ -27,6 +27,7 @@ from openk_daemon.identity.caller import Peer
 from openk_daemon.intake import Intake, foreign_fragment
 from openk_daemon.observe.log import Log
 from openk_daemon.observe.metrics import Metrics
+from openk_daemon.outgoing import Outgoing
 from openk_daemon.pipeline import Pipeline, Results, release
 from openk_daemon.refusal import Refusal
 from openk_daemon.reply import Form, encode, encode_error
@@ -41,8 +42,6 @@ STRIDE: Final = 8
 """Requests between two looks whether the HSM could have some of them: it works while the others are read."""
 ROOM_LEAST: Final = 1 << 10
 """Bytes for which it is worth to receive once more before the message moves to a larger buffer."""
-SEND_MOST: Final = 64
-"""Buffers in one sendmsg; IOV_MAX is 1024, but more gain nothing."""
 
 _RUN: Final = token_hex(4)
 _numbers = count(1)
@@ -92,8 +91,8 @@ class Connection:
     """Owns the socket (not blocking) and closes it. Every method belongs to the trio thread."""
 
     __slots__ = (
-        "_arriving", "_begin", "_desk", "_end", "_finishing", "_form", "_intake", "_lease", "_leases", "_leaving",
-        "_out", "_reader", "_reading", "_waiting", "_writing", "fd", "in_flight", "peer", "queued", "sock",
+        "_arriving", "_begin", "_desk", "_end", "_finishing", "_form", "_intake", "_lease", "_leaving",
+        "_out", "_outgoing", "_reader", "_reading", "_waiting", "_writing", "fd", "in_flight", "peer", "queued", "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, peer: Peer, reader: Reader, intake: Intake, desk: Desk) -> None:
@@ -110,8 +109,8 @@ class Connection:
         self._begin = self._end = 0  # of the bytes in it that are not read yet
         self._arriving = 0.0  # when the first bytes of an incomplete message came; 0: there is none
         self._leaving = 0.0  # since when the client does not take its replies; 0: it does
-        self._out: list[bytes | memoryview] = []
-        self._leases: list[Lease] = []
+        self._outgoing = Outgoing()
+        self._out = self._outgoing.replies
         self._reading = True
         self._waiting = False  # in the pool's queue, at most once
         self._writing = False
@@ -279,7 +278,7 @@ class Connection:
         if isinstance(results, Refusal):
             code = results.code.name
             if self.fd >= 0:
-                self._out.append(encode_error(msgid, results, self._form, request))
+                self._outgoing.add(encode_error(msgid, results, self._form, request))
         elif self.fd < 0:  # nobody is there to take it
             for result in results:
                 if not isinstance(result, Refusal):
@@ -300,11 +299,7 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - a result that cannot be packed is a mistake of ours, and this one's only
             desk.log.error("reply.failed", error, request=request)
             reply = encode_error(msgid, Refusal("internal"), self._form, request)
-        if isinstance(reply, bytes):
-            self._out.append(reply)
-        else:
-            self._out.append(reply.view)
-            self._leases.append(reply)
+        self._outgoing.add(reply)
 
     def flush(self) -> None:
         """Send the replies that are ready, in one call where they fit; then go on reading if that had stopped."""
@@ -312,7 +307,7 @@ class Connection:
             return
         try:
             while self._out:
-                self._send()
+                self._desk.metrics.bytes_out += self._outgoing.send(self.sock)
         except BlockingIOError:
             if not self._writing:
                 self._writing = True
@@ -332,24 +327,6 @@ class Connection:
             self.close()
         elif not self._reading and not self._waiting and self.in_flight < self._desk.bounds.in_flight:
             self._resume()
-
-    def _send(self) -> None:
-        out = self._out
-        if self._leases:
-            sent = self.sock.sendmsg(out[:SEND_MOST])
-        else:
-            if len(out) > 1:
-                out[:] = [b"".join(out)]
-            sent = self.sock.send(out[0])
-        self._desk.metrics.bytes_out += sent
-        while out and sent >= len(out[0]):
-            sent -= len(out.pop(0))
-        if sent:
-            out[0] = memoryview(out[0])[sent:]
-        if not out:
-            for lease in self._leases:
-                lease.release()
-            self._leases.clear()
 
     # --- pausing and closing ---
 
@@ -387,7 +364,7 @@ class Connection:
 
     def drop_secrets(self) -> None:
         """The daemon is sealed: keep no unsent answer that holds a secret, and no half-received message."""
-        if self._leases:
+        if self._outgoing.secret:
             self.close()
         elif self._lease is not None and self._arriving:
             self._cut_off("daemon.sealed", "the daemon was sealed while the message arrived")
@@ -417,10 +394,7 @@ class Connection:
         self.fd = -1
         with suppress(OSError):
             self.sock.close()
-        self._out.clear()
-        for lease in self._leases:
-            lease.release()
-        self._leases.clear()
+        self._outgoing.drop()
         self._drop_buffer()
 
     def _drop_buffer(self) -> None:

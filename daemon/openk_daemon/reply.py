@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal, cast
+from typing import Literal, cast
 
 from openk.wire.writer import Writable, describe_error, lay_out_response, pack_response, total, write
 from openk_daemon.call import Answer, Sealed
+from openk_daemon.hierarchy.refusals import refuse
 from openk_daemon.pipeline import Results, release
 from openk_daemon.refusal import Refusal
 from openk_memory.errors import Exhausted
@@ -14,7 +15,6 @@ from openk_memory.lease import Lease
 from openk_memory.pool import Pool
 
 Form = Literal["pair", "map"]
-_RETRY: Final = 1.0
 
 
 def encode_error(msgid: int, refusal: Refusal, form: Form, request: str) -> bytes:
@@ -45,9 +45,8 @@ def encode(
             return pack_response(msgid, None, first)  # type: ignore[arg-type]  # nothing Sealed is in it
     try:
         return _encode_sealed(msgid, _writable(results, batch), pool, owner)
-    except Exhausted:
-        refusal = Refusal("daemon.overloaded", "no locked memory is free for the answer", retry_after=_RETRY)
-        return encode_error(msgid, refusal, form, request)
+    except Exhausted as error:
+        return encode_error(msgid, refuse(error), form, request)
     finally:
         for result in results:
             if not isinstance(result, Refusal):
