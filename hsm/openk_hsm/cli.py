@@ -49,6 +49,13 @@ def _parser() -> argparse.ArgumentParser:
         "--on-tracer", choices=("log", "seal", "exit"), default="log",
         help="when another process traces the worker: tell of it (default), log out until an operator unseals, or end",
     )  # fmt: skip
+    serve.add_argument(
+        "--reload-burst", type=int, default=10, metavar="N",
+        help="how often the module may be loaded anew at once while the device is in trouble (default 10)",
+    )  # fmt: skip
+    serve.add_argument(
+        "--reload-seconds", type=float, default=3.0, metavar="S", help="then once every so many seconds (default 3)"
+    )
     serve.set_defaults(run=_serve)
     init = commands.add_parser("init", help="create openk's root keys on the token")
     _token_arguments(init)
@@ -157,7 +164,7 @@ def _probe(parsed: argparse.Namespace) -> int:
 
     with opened(_access(parsed), roots=False) as (_, info):
         if parsed.markdown:
-            print(matrix.markdown([info]), end="")
+            print(matrix.markdown({f"{info.backend} {info.model} {info.firmware}": info}), end="")
         else:
             _show(parsed, matrix.as_json(info), matrix.table(info))
     return 0
@@ -182,6 +189,7 @@ def _show(parsed: argparse.Namespace, value: object, text: str) -> None:
 def _serve(parsed: argparse.Namespace) -> int:
     from openk_hsm.pin import PinSource  # noqa: PLC0415 - other commands do not need the worker
     from openk_hsm.reach import Named  # noqa: PLC0415
+    from openk_hsm.reloads import Pace  # noqa: PLC0415
     from openk_hsm.watch import Reaction  # noqa: PLC0415
     from openk_hsm.worker import WorkerSettings, serve  # noqa: PLC0415
 
@@ -197,6 +205,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         harden=not parsed.no_hardening,
         reach=Named(parsed.reach_read, parsed.reach_write),
         on_tracer=Reaction(parsed.on_tracer),
+        pace=Pace(max(1, parsed.reload_burst), max(0.01, parsed.reload_seconds)),
     )
     return serve(settings)
 

@@ -18,6 +18,10 @@ class Unavailable(HsmError):
     code = "hsm.unavailable"
 
 
+class SessionLost(Unavailable):
+    """The device forgot our session or what was in it: new sessions are the cure, in the same process."""
+
+
 class TimedOut(HsmError):
     code = "hsm.timeout"
 

@@ -348,7 +348,8 @@ class WorkerLane(Calls):
         refusal = self._refusal
         if refusal is None:
             return Unavailable(f"no worker of {self.name} is there", retry_after=LONGEST_DELAY)
-        return type(refusal)(str(refusal), device=refusal.device, retry_after=LONGEST_DELAY)
+        again = LONGEST_DELAY if refusal.retry_after is None else refusal.retry_after
+        return type(refusal)(str(refusal), device=refusal.device, retry_after=again)
 
     def _fail_waiting(self, error: HsmError) -> None:
         self._waiting.fail(error)
@@ -436,8 +437,10 @@ class WorkerLane(Calls):
             nonlocal reason
             try:
                 link.receive()
-            except (OSError, BadFrame) as error:
+            except (OSError, HsmError) as error:
                 reason = str(error)
+                if isinstance(error, HsmError) and not isinstance(error, BadFrame):
+                    self._refusal = error
                 self._reactor.forget(link.socket.fileno())
                 ended.set()
             else:

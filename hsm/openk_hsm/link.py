@@ -261,7 +261,7 @@ class Link:
 
     def receive(self) -> bool:
         """Take one message and settle what it answers; False when there is none now.
-        Raises ConnectionError, OSError, BadFrame."""
+        Raises ConnectionError, OSError, HsmError (BadFrame too)."""
         try:
             length = self.socket.recv_into(self._in)
         except BlockingIOError:
@@ -280,6 +280,8 @@ class Link:
             self._settle_cold(message)
         elif kind == frames.ERROR:
             self._settle_error(*frames.unpack_error(message))
+        elif kind == frames.REFUSAL:
+            raise frames.unpack_error(message)[1]  # the device is in trouble: the worker's last word
         else:
             raise BadFrame("a worker sent a message of an unknown kind")
         return True

@@ -25,6 +25,10 @@ FIRST_DELAY: Final = 0.02
 LONGEST_DELAY: Final = 5.0
 STEADY: Final = 10.0
 """A child that lived for so many seconds starts again without delay."""
+RETRY: Final = 75
+"""EX_TEMPFAIL: a worker whose device is in trouble. It waits before it ends (openk_hsm.reloads), so not we too ..."""
+PACED: Final = 0.2
+"""... unless it lived for less than so many seconds."""
 FINAL: Final = frozenset({0, 78})
 """Exit statuses after which nothing is to be gained by starting again: done, and EX_CONFIG."""
 
@@ -102,6 +106,9 @@ class Monitor:
         if status in FINAL:
             running.ended = True
             return status if running.child.essential else None
+        if status == RETRY and now - running.started >= PACED:
+            running.due = now + FIRST_DELAY
+            return None
         if now - running.started >= STEADY:
             running.delay = FIRST_DELAY
         running.due = now + running.delay

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Final, Protocol, runtime_checkable
 
+from openk_hsm.errors import HsmError
 from openk_hsm.pending import Pending
 
 
@@ -66,7 +67,7 @@ class Mechanism(IntEnum):
     NONE = 0
     AES_GCM = 1  # param = 12-byte nonce
     WRAP_DATA = 2  # no param; the device's nonce; `aad` bound by its digest inside: the answer is 62 bytes longer
-    AES_CBC_HMAC = 3  # param = 12-byte nonce; encrypt, then MAC over `aad`, nonce, ciphertext: 33 to 48 bytes longer
+    AES_CBC_HMAC = 3  # param = 12-byte nonce; encrypt, then MAC over `aad`, nonce and ciphertext: 48 bytes longer
     HMAC_SHA_256 = 10
     HMAC_SHA_384 = 11
     HMAC_SHA_512 = 12
@@ -320,6 +321,15 @@ class EarlyLogin(Protocol):
     """A back end that can log in before a daemon is there, so that the start is quick. `open` then asks for no PIN."""
 
     def log_in(self, pin: Callable[[], memoryview]) -> object: ...
+
+
+@runtime_checkable
+class Doubting(Protocol):
+    """A back end whose device has codes that may mean a request's fault or its own trouble."""
+
+    def judge(self, error: HsmError) -> HsmError:
+        """The same error, or Unavailable when a known answer shows that it is the device that is in trouble."""
+        ...
 
 
 class Backend(Protocol):

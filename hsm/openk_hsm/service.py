@@ -19,9 +19,9 @@ from typing import Final, cast
 
 from openk_hsm import frames, journal, notify
 from openk_hsm.costs import MECHANISM_COST
-from openk_hsm.errors import HsmError, Unavailable
+from openk_hsm.errors import HsmError, TokenMissing, Unavailable
 from openk_hsm.frames import BadFrame, Call, Intent
-from openk_hsm.seam import Backend, Mechanism, OpCode
+from openk_hsm.seam import Backend, Doubting, Mechanism, OpCode
 from openk_memory.errors import LockedMemoryError
 from openk_memory.handoff import HandOff
 
@@ -89,8 +89,8 @@ class Service:
 
     def run(self) -> None:
         """Until the daemon leaves. Raises OSError when it is torn away, BadFrame when it does not keep to the format,
-        Unavailable when the device has gone: then a fresh process, with a fresh copy of the module, is the cure, and
-        the lane does again what was not answered."""
+        Unavailable or TokenMissing when the device has gone: then new sessions (SessionLost) or a fresh process, with a
+        fresh copy of the module, are the cure, and the lane does again what was not answered."""
         buffer = bytearray(frames.MAX_MESSAGE)
         whole = memoryview(buffer)
         pause = notify.watchdog_seconds()
@@ -193,12 +193,19 @@ class Service:
         self._connection.send(self._view[:end])
 
     def _refuse(self, seq: int, slot: int, error: HsmError) -> None:
+        error = self._judge(error)
+        self._connection.send(frames.pack_error(frames.ERROR, seq, self._failed.get(slot, error)))
+
+    def _judge(self, error: HsmError) -> HsmError:
+        """The error for whoever asked. Raises it when it is the connection or the device that is in trouble."""
         if isinstance(error, BadFrame):
             raise error
-        if isinstance(error, Unavailable):
+        if isinstance(self._backend, Doubting):
+            error = self._backend.judge(error)
+        if isinstance(error, Unavailable | TokenMissing):
             journal.log("error", "device trouble", device=error.device, text=str(error))
             raise error
-        self._connection.send(frames.pack_error(frames.ERROR, seq, self._failed.get(slot, error)))
+        return error
 
     def _call(self, call: Call) -> None:
         method = self._cold.get(call.method)
@@ -207,9 +214,7 @@ class Service:
         try:
             message = frames.pack_body(frames.RESULT, [call.seq, method(*call.arguments)])
         except HsmError as error:
-            if isinstance(error, BadFrame | Unavailable):
-                raise
-            message = frames.pack_error(frames.ERROR, call.seq, error)
+            message = frames.pack_error(frames.ERROR, call.seq, self._judge(error))
         except TypeError:
             raise BadFrame(f"a call of {call.method} has wrong arguments") from None
         if len(message) > frames.MAX_MESSAGE:

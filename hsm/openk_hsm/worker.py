@@ -26,12 +26,13 @@ from pathlib import Path
 from typing import Final
 
 from openk_hsm import frames, journal, notify
-from openk_hsm.errors import HsmError, Sealed, Unavailable, WrongPin
+from openk_hsm.errors import HsmError, Sealed, SessionLost, TokenMissing, Unavailable, WrongPin
 from openk_hsm.frames import BadFrame, Intent
 from openk_hsm.latch import Latch
 from openk_hsm.pin import PinSource
 from openk_hsm.reach import Named, reach_of
 from openk_hsm.registry import make_backend
+from openk_hsm.reloads import Pace, Reloads
 from openk_hsm.seal import Seal
 from openk_hsm.seam import Backend, EarlyLoad, EarlyLogin
 from openk_hsm.service import Service, receive_hello
@@ -44,10 +45,12 @@ RETRY: Final = 75
 """Exit status (EX_TEMPFAIL): start me again."""
 MISCONFIGURED: Final = 78
 """Exit status (EX_CONFIG): an operator must change something first."""
-_TELL_FOR: Final = 2.0  # seconds that a worker whose token is in trouble stays to say so
+_TELL_FOR: Final = 0.5  # seconds that a worker which cannot log in stays at least to say so
+_RENEW_AGAIN: Final = 10.0
+"""Seconds that new sessions must have lasted: if the device forgets them sooner, a fresh module is the cure."""
 _HELLO_WITHIN: Final = 5.0
 _LOOK_WITHIN: Final = 1.0  # seconds between two looks around while nobody connects
-_NO_CONFINEMENT: Final = frozenset({Measure.BOUNDING, Measure.LANDLOCK, Measure.SECCOMP})
+_NO_CONFINEMENT: Final = frozenset({Measure.BOUNDING, Measure.LANDLOCK, Measure.SECCOMP, Measure.ENVIRONMENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class WorkerSettings:
     reach: Named = field(default_factory=Named)
     """Paths that the module needs and openk does not know of."""
     on_tracer: Reaction = Reaction.LOG
+    pace: Pace = field(default_factory=Pace)
+    """How often the module may be loaded anew because the device is in trouble."""
 
 
 class _Worker:
@@ -76,6 +81,8 @@ class _Worker:
         self.seal = Seal(settings.state, settings.uri)
         self.watch = Watch(settings.on_tracer, self.seal)
         self.pin = settings.pin
+        self.reloads = Reloads(settings.state, settings.uri, settings.pace)
+        self._renewed = -_RENEW_AGAIN
 
     def log_in(self) -> None:
         """Raises HsmError."""
@@ -85,6 +92,20 @@ class _Worker:
             return
         with self.latch.guarded(), self.pin.read() as pin:
             self.backend.log_in(lambda: pin)
+
+    def renew(self) -> bool:
+        """New sessions, in this process, after the device forgot the old ones. False: a fresh module is the cure."""
+        if time.monotonic() - self._renewed < _RENEW_AGAIN:
+            return False
+        self._renewed = time.monotonic()
+        try:
+            self.backend.close()
+            self.log_in()
+        except HsmError as error:
+            journal.log("error", "no new sessions", code=error.code, device=error.device, text=str(error))
+            return False
+        journal.log("warning", "new sessions: the device had forgotten the old ones")
+        return True
 
 
 def serve(settings: WorkerSettings) -> int:
@@ -117,7 +138,7 @@ def _live(listener: socket.socket, worker: _Worker, settings: WorkerSettings) ->
     except HsmError as error:
         journal.log("error", "cannot log in", code=error.code, device=error.device, text=str(error))
         _announce(settings)
-        return _tell(listener, error, worker)
+        return _tell(listener, error, worker, _TELL_FOR)
     _announce(settings)
     return _accept_for_ever(listener, worker)
 
@@ -187,10 +208,15 @@ def _wait(
             return None
 
 
-def _tell(listener: socket.socket, error: HsmError, worker: _Worker) -> int:
-    """Say what is wrong to each daemon that connects."""
+def _tell(listener: socket.socket, error: HsmError, worker: _Worker, least: float) -> int:
+    """Say what is wrong to each daemon that connects: for `least` seconds, and until the module may be loaded anew."""
     latched = isinstance(error, WrongPin) and worker.latch.is_set
-    until = None if latched else time.monotonic() + _TELL_FOR
+    until = None
+    if not latched:
+        patience = max(least, worker.reloads.take())
+        until = time.monotonic() + patience
+        error.retry_after = patience
+        journal.log("warning", "the module will be loaded anew", after=round(patience, 1), device=error.device)
     while True:
         connection = _wait(listener, worker.watch, until, (lambda: not worker.latch.is_set) if latched else None)
         if connection is None:
@@ -243,13 +269,13 @@ def _accept_for_ever(listener: socket.socket, worker: _Worker) -> int:
                 error: HsmError | None = _seal(connection, worker)
             else:
                 error = None if region is None else _serve_one(connection, region, worker)
-        if error is not None:
+        if error is not None and not (isinstance(error, SessionLost) and worker.renew()):
             return _end(listener, error, worker)
 
 
 def _end(listener: socket.socket, error: HsmError, worker: _Worker) -> int:
     """The exit status after what made this process useless."""
-    return _tell(listener, error, worker) if isinstance(error, WrongPin) else RETRY
+    return RETRY if isinstance(error, Sealed) else _tell(listener, error, worker, 0.0)
 
 
 def _greet(connection: socket.socket) -> tuple[Intent | None, HandOff | None]:
@@ -292,7 +318,8 @@ def _serve_one(connection: socket.socket, region: HandOff, worker: _Worker) -> H
             return None
         try:
             Service(connection, worker.backend, region, worker.watch.look).run()
-        except Unavailable as error:
+        except (Unavailable, TokenMissing) as error:
+            _refuse(connection, error)
             return error
         except BadFrame as error:
             journal.log("error", "the daemon sent nonsense", text=str(error))

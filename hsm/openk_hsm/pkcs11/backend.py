@@ -11,9 +11,9 @@ from typing import Final
 
 from openk_hsm import binding
 from openk_hsm.binding import Wrap
-from openk_hsm.errors import HsmError, InvalidInput, TokenUninitialised, Unsupported, Untrusted
+from openk_hsm.errors import HsmError, InvalidInput, TokenUninitialised, Unavailable, Unsupported, Untrusted
+from openk_hsm.pkcs11 import codes, templates
 from openk_hsm.pkcs11 import constants as ck
-from openk_hsm.pkcs11 import templates
 from openk_hsm.pkcs11.chosen import describe
 from openk_hsm.pkcs11.composite import CIPHER_HALF, MAC_HALF, MAC_ID_SUFFIX, PAIR
 from openk_hsm.pkcs11.discovery import TokenFound, choose_token, list_mechanisms, list_tokens, load_module
@@ -327,19 +327,31 @@ class Pkcs11Backend:
     def notices(self, after: int) -> Sequence[Notice]:  # noqa: ARG002 - the seam's
         return ()
 
+    def judge(self, error: HsmError) -> HsmError:
+        if type(error) is not HsmError or not codes.is_doubtful(error.device) or self._loaded.answers():
+            return error
+        return Unavailable(f"the token fails a known-answer decryption after {error}", device=error.device)
+
     def health(self) -> Mapping[str, str]:
+        """Uses both sessions, so that none of them ends for want of use. Raises Unavailable when the device does not
+        decrypt what it should, SessionLost when a session has ended."""
+        sessions = self._sessions
+        if sessions is not None:
+            sessions.check()
+        if not self._loaded.answers():
+            raise Unavailable("the token fails a known-answer decryption")
         return {
             "backend": "pkcs11",
             "token": self._token.label,
             "loaded": str(len(self._loaded.keys)),
-            "known-answer": "right" if self._loaded.answers() else "wrong",
+            "known-answer": "right",
         }
 
     def close(self) -> None:
         """Close the sessions: session objects die with them, and the login with the last session."""
         if self._sessions is not None:
             self._sessions.close()
-            self._sessions = None
+            self._sessions = self._hot = None
 
     def _require(self, spec: KeySpec) -> None:
         able = self._data.algorithm is PAIR.algorithm if spec == PAIR else spec in self._able.resident

@@ -127,7 +127,18 @@ def error_of(code: int, doing: str) -> HsmError:
     return kind(f"{doing}: {name}", device=name)
 
 
+def is_doubtful(device: str) -> bool:
+    """Whether what `name_of` says may mean a request's fault or the device's own trouble. The vendor's own codes may
+    (section 5.1: from 0x80000000)."""
+    if device in _DOUBTFUL_NAMES:
+        return True
+    return device.startswith("CKR_0x") and int(device[4:], 16) >= VENDOR
+
+
 def check(code: int, doing: str) -> None:
     """Raise HsmError unless `code` is CKR_OK."""
     if code:
         raise error_of(code, doing)
+
+
+_DOUBTFUL_NAMES: Final = frozenset(map(name_of, DOUBTFUL))

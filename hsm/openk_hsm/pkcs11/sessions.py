@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from openk_hsm.errors import HsmError, TokenMissing, Unavailable, WrongPin
+from openk_hsm.errors import HsmError, SessionLost, TokenMissing, Unavailable, WrongPin
 from openk_hsm.pkcs11 import codes
 from openk_hsm.pkcs11 import constants as ck
 from openk_hsm.pkcs11.codes import check
@@ -116,6 +116,14 @@ class Sessions:
         if name in _PIN_ADVICE:
             raise WrongPin(_PIN_ADVICE[name], device=name)
         check(code, "C_Login")
+
+    def check(self) -> None:
+        """Raises SessionLost, Unavailable when a session has ended or the login in it."""
+        info = _SessionInfo()
+        for session in dict.fromkeys((self.worker, self.keeper)):
+            check(self._module.get_session_info(session, ctypes.addressof(info)), "C_GetSessionInfo")
+            if info.state not in _USER_STATES:
+                raise SessionLost("the login has ended", device="CKR_USER_NOT_LOGGED_IN")
 
     def close(self) -> None:
         for session in dict.fromkeys((self.worker, self.keeper)):

@@ -47,7 +47,9 @@ static UL before(int index) {
 #define PASS(index)                                                                        \
     static UL pass##index(UL a, UL b, UL c, UL d, UL e, UL f, UL g, UL h) {                \
         UL code = before(index);                                                           \
-        return code ? code : BEHIND(index)(a, b, c, d, e, f, g, h);                        \
+        if (code && (outage->gone || !is_operation(index) || index == GENERATE_KEY)) return code; \
+        UL done = BEHIND(index)(a, b, c, d, e, f, g, h); /* what fails is over, too */      \
+        return code ? code : done;                                                         \
     }
 static UL get_slot_list(unsigned char present, UL *list, UL *count) {
     if (!outage->gone) return BEHIND(GET_SLOT_LIST)(present, list, count);

@@ -8,7 +8,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openk_hsm.errors import HsmError, InvalidCiphertext, TokenFull, Unavailable, WrongPin
+from openk_hsm.errors import (
+    HsmError,
+    InvalidCiphertext,
+    SessionLost,
+    TokenFull,
+    TokenMissing,
+    Unavailable,
+    WrongPin,
+)
 from openk_hsm.pkcs11 import codes, public
 from openk_hsm.pkcs11 import constants as ck
 from openk_hsm.pkcs11.discovery import TokenFound, choose_token
@@ -65,8 +73,15 @@ def test_points_of_another_form_are_refused(point: bytes, algorithm: Algorithm) 
     [
         (0x030, Unavailable),
         (0x032, Unavailable),
-        (0x0B3, Unavailable),
         (0x190, Unavailable),
+        (0x0B1, Unavailable),
+        (0x0B0, SessionLost),
+        (0x0B3, SessionLost),
+        (0x101, SessionLost),
+        (0x060, SessionLost),
+        (0x082, SessionLost),
+        (0x0E0, TokenMissing),
+        (0x0E1, TokenMissing),
         (0x031, TokenFull),
         (0x040, InvalidCiphertext),
         (0x0A0, WrongPin),
