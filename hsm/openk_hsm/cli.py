@@ -81,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("--json", action="store_true")
     probe.add_argument("--markdown", action="store_true", help="the table of docs/algorithms.md")
     probe.set_defaults(run=_probe)
+    setup = commands.add_parser(
+        "yubihsm-setup", help="print what to type into yubihsm-shell before init: authentication key, log"
+    )
+    setup.add_argument("--uri", required=True, help="such as 'yubihsm:http://127.0.0.1:12345?auth-key=2'")
+    setup.set_defaults(run=_yubihsm_setup)
     dev = commands.add_parser("dev-token", help="a SoftHSM2 token for development, with root keys, in a folder")
     dev.add_argument("--dir", required=True, type=Path)
     dev.add_argument("--module", default="", help="path of SoftHSM2's module")
@@ -167,6 +172,17 @@ def _probe(parsed: argparse.Namespace) -> int:
             print(matrix.markdown({f"{info.backend} {info.model} {info.firmware}": info}), end="")
         else:
             _show(parsed, matrix.as_json(info), matrix.table(info))
+    return 0
+
+
+def _yubihsm_setup(parsed: argparse.Namespace) -> int:
+    from openk_hsm.uri import BadUri, parse_uri  # noqa: PLC0415
+    from openk_hsm.yubihsm.setup import commands  # noqa: PLC0415
+
+    uri = parse_uri(parsed.uri)
+    if uri.scheme != "yubihsm":
+        raise BadUri("yubihsm-setup is for yubihsm: URIs")
+    print(commands(uri), end="")
     return 0
 
 

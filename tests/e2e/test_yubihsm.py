@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from yubihsm.defs import ALGORITHM, CAPABILITY
+from yubihsm.objects import HmacKey
 
 import openk
 from openk import errors
+from openk_hsm.yubihsm.setup import AUDITED
 from tests.support.daemon import running_daemon
 from tests.support.yubihsm import PASSWORD, EmulatedDevice, emulated, initialise
 
@@ -28,13 +31,18 @@ class Stand:
             return sorted(str(found.get_info().label) for found in session.list_objects())
 
 
+    def intrude(self) -> None:
+        with self.device.session() as session:
+            HmacKey.generate(session, 0, "mine", 1, CAPABILITY.SIGN_HMAC, ALGORITHM.HMAC_SHA256).delete()
+
+
 @pytest.fixture
 def stand(tmp_path: Path) -> Iterator[Stand]:
     folder = tmp_path / "dev"
     folder.mkdir(mode=0o700)
     with emulated() as device:
         device.add_authentication_key()
-        device.audit(forced=True)
+        device.audit(forced=True, commands=AUDITED)
         initialise(device, folder)
         (folder / "token-uri").write_text(device.uri() + "\n")
         yield Stand(device, folder)
@@ -62,6 +70,7 @@ def test_the_main_job_and_a_restart(stand: Stand) -> None:
         assert client.key.rotate("pay/p-256").version == 2
         assert client.secret.put("pay/db", b"hunter2").version == 1
         assert client.system.health().status == "ok"
+        assert alarms(client) == []
     made_on_device = [label for label in stand.objects() if label.startswith("openk-")]
     assert len(made_on_device) == 4 + 2 + len(RESIDENT) + 2 + 1  # roots, the vault, keys, the rotated one
     with running_daemon(stand.folder) as daemon, daemon.client() as client:
@@ -79,7 +88,7 @@ def test_the_main_job_and_a_restart(stand: Stand) -> None:
 def test_another_user_of_the_device_raises_an_alarm_once(stand: Stand) -> None:
     with running_daemon(stand.folder) as daemon, daemon.client() as client:
         assert client.system.health().status == "ok"
-        stand.objects()
+        stand.intrude()
         daemon.wait_for("hsm.alarm", seconds=15)
         assert client.system.health().status == "degraded"
         time.sleep(0.5)  # each notice is recorded by itself

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -33,8 +33,9 @@ FACTORY_KEY = 1
 FACTORY_PASSWORD = "password"
 OPENK_KEY = 2
 PASSWORD = b"a long enough password"
-QUIET = {COMMAND.GET_LOG_ENTRIES, COMMAND.SESSION_MESSAGE, COMMAND.ERROR}
-"""Commands whose audit makes no sense, or is refused."""
+_QUIET = {COMMAND.GET_LOG_ENTRIES, COMMAND.SESSION_MESSAGE, COMMAND.ERROR}
+EVERY = tuple(command for command in COMMAND if command not in _QUIET)
+"""But those whose audit makes no sense, or is refused."""
 
 
 @dataclass
@@ -74,10 +75,10 @@ class EmulatedDevice:
                     session, key, "openk", domains, capabilities, delegated, password.decode()
                 )
 
-    def audit(self, *, forced: bool = False) -> None:
-        """Log all commands; `forced`: refuse them when the log is full."""
+    def audit(self, *, forced: bool = False, commands: Sequence[COMMAND] = EVERY) -> None:
+        """Log these commands; `forced`: refuse them when the log is full."""
         with self.session() as session:
-            session.set_command_audit({command: AUDIT.ON for command in COMMAND if command not in QUIET})
+            session.set_command_audit(dict.fromkeys(commands, AUDIT.ON))
             if forced:
                 session.set_force_audit(AUDIT.ON)
 

@@ -96,7 +96,7 @@ class Device:
         self._credentials = credentials
         self._log = DeviceLog(folder, self.serial, credentials.key)
         self._channel = self._open_channel(credentials)
-        self._log.learn(self._logged_commands())
+        self._log.learn(self._logged_commands(), forced=self.audit_forced())
         self.drain()
         return self._log
 

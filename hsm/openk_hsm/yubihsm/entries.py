@@ -28,7 +28,8 @@ _RESET: Final = 0xFF
 @dataclass(slots=True)
 class Sent:
     """A command of ours. `answered`: the device's answer code (command + 0x80, or its error), None while unknown:
-    then it may be missing in the log. `loose`: its target is not known either. `late`: the log was drained since."""
+    then it may be missing in the log. `loose`: its target is not known either. `late`: the log was drained since.
+    `sure`: the device logs such commands; else it only may."""
 
     command: int
     length: int
@@ -38,6 +39,7 @@ class Sent:
     answered: int | None = None
     loose: bool = False
     late: bool = False
+    sure: bool = True
 
     def pack(self) -> bytes:
         return ROW.pack(self.command, self.length, self.session, self.target, self.second)

@@ -50,6 +50,7 @@ class DeviceLog:
         self._stem = f"yubihsm-{serial}"
         self._key = authentication_key
         self._logged: frozenset[int] | None = None
+        self._forced = False
         self._sent: deque[Sent] = deque()
         self._notices: list[Notice] = []
         self._unlogged = (0, 0)
@@ -67,10 +68,14 @@ class DeviceLog:
         """Whether the device logs anything."""
         return bool(self._logged)
 
-    def learn(self, logged: frozenset[int]) -> None:
-        """Which commands the device is told to log. Until then all that is sent may be logged, or not."""
+    def learn(self, logged: frozenset[int], *, forced: bool = False) -> None:
+        """Which commands the device is told to log. Until then all that is sent may be logged, or not; where audit is
+        forced that stays so for all others (devices differ)."""
         self._logged = logged
-        self._sent = deque(sent for sent in self._sent if sent.command in logged)
+        self._forced = forced
+        self._sent = deque(sent for sent in self._sent if forced or sent.command in logged)
+        for sent in self._sent:
+            sent.sure = sent.command in logged
         self._rewrite()
 
     @property
@@ -79,9 +84,10 @@ class DeviceLog:
 
     def sends(self, command: int, length: int, session: int, target: int, second: int = NOWHERE) -> Sent | None:
         """Write a command down before it leaves; None where the device does not log that."""
-        if self._logged is not None and command not in self._logged:
+        sure = self._logged is not None and command in self._logged
+        if not sure and self._logged is not None and not self._forced:
             return None
-        sent = Sent(command, length, session, target, second)
+        sent = Sent(command, length, session, target, second, sure=sure)
         if self._row_file >= 0:
             os.pwrite(self._row_file, sent.pack(), len(self._sent) * ROW.size)
         self._sent.append(sent)
@@ -179,7 +185,7 @@ class DeviceLog:
         return "somebody else used the device"
 
     def _missing(self, sent: Sent) -> None:
-        if sent.answered is not None and self._logged is not None:
+        if sent.answered is not None and sent.sure:
             self._tell(f"the log lacks a command of ours: {sent.command:#04x} on object {sent.target}", alarm=True)
 
     def _note_unlogged(self, boots: int, logins: int) -> None:

@@ -170,6 +170,20 @@ def test_what_the_device_does_not_log_is_not_written_down(log: DeviceLog) -> Non
     assert log.sends(0x51, 2, OURS, NOWHERE) is None
 
 
+def test_under_forced_audit_other_commands_may_be_logged_or_not(device: Device) -> None:
+    log = DeviceLog(None, "0000000001", OURS)
+    log.learn(LOGGED, forced=True)
+    drain(log, device)
+    for there in (True, False):
+        send(log, 0x51)
+        send(log, HMAC)
+        if there:
+            device.do(0x51)
+        device.do(HMAC)
+        assert drain(log, device) == []
+    assert not log._sent
+
+
 def test_the_log_is_due_before_it_is_full(log: DeviceLog) -> None:
     for _ in range(DRAIN_AT):
         assert not log.due
