@@ -167,6 +167,8 @@ class Selftest:
         return "the root's HMAC key answers alike to the same, otherwise to another"
 
     async def _audit_key(self) -> str:
+        if not self._info.audit_public:
+            raise Unsupported("this token has no audit key")
         public = load_der_public_key(self._info.audit_public)
         if not isinstance(public, ed25519.Ed25519PublicKey):
             raise _Wrong("the audit key is no Ed25519 key")

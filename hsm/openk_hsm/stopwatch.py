@@ -112,6 +112,8 @@ class Stopwatch:
         return once
 
     async def _ed25519(self) -> Once:
+        if not self._info.audit_public:
+            raise Unsupported("this token has no audit key, and a measurement leaves no objects behind")
         key = self._at_root(AUDIT_KEY)
 
         async def once(number: int) -> None:

@@ -179,7 +179,8 @@ class HsmHandlers:
                 measured = await watch.measure(operation, count, seconds)
             except Unsupported as error:
                 raise Refusal(
-                    "key.unsupported", f"{operation} is not measured on this HSM: it has no such wrapped keys"
+                    "key.unsupported",
+                    f"{operation} is not measured on this HSM: it has no key for that which would not stay",
                 ) from error
         answer: dict[str, Plain] = {
             "hsm": device.name,

@@ -457,6 +457,20 @@ def test_what_is_not_possible_is_refused(lane: SteeredLane) -> None:
     assert refused.value.code.name == "key.unsupported"
 
 
+def test_a_token_without_an_audit_key_is_no_worse_for_it(lane: SteeredLane) -> None:
+    """Some make no Ed25519 keys: such a token cannot be a daemon's first, but another."""
+    custody = made(lane)
+    lane.destroy_resident("openk-audit", b"openk-audit")
+    able = lane.info().result()
+    no_ed25519 = frozenset(spec for spec in able.resident if spec.algorithm is not Algorithm.ED25519)
+    lane.information = replace(able, resident=no_ed25519, audit_public=b"")
+    (row,) = custody.call("hsm.selftest", check="audit-key")["checks"]
+    assert row["outcome"] == "unsupported"
+    assert custody.call("hsm.objects")["missing"] == 0
+    with pytest.raises(Refusal, match="ed25519 is not measured"):
+        custody.call("hsm.bench", operation="ed25519")
+
+
 # --- several HSMs ---
 
 
