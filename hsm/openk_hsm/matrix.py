@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from openk_hsm.seam import Algorithm, KeySpec, Purpose, TokenInfo
@@ -53,24 +53,49 @@ def table(info: TokenInfo) -> str:
         resident, wrapped = _mark(spec in info.resident), _mark(spec in info.wrapped)
         lines.append(f"{spec.algorithm.value:14} {spec.purpose.value:12} {resident:9} {wrapped}")
     lines += [f"{job}: {how}" for job, how in info.chosen.items()]
-    missing = sorted({mechanism.name for mechanism in OPCODES} - set(info.mechanisms))
-    lines.append(f"mechanisms that this token lacks: {', '.join(missing) or 'none'}")
+    lines.append(f"mechanisms that this token lacks: {_missing(info)}")
     return "\n".join(lines)
 
 
-def markdown(infos: Sequence[TokenInfo]) -> str:
-    """A table with two columns for each back end; `cached` is every algorithm's third choice, in the daemon."""
-    titles = [f"{info.backend} {info.model} {info.firmware}" for info in infos]
-    head = "| algorithm | purpose | " + " | ".join(f"{title}: resident | wrapped" for title in titles) + " | cached |"
-    rule = "|---|---|" + "---|---|" * len(infos) + "---|"
-    lines = [head, rule]
+def markdown(columns: Mapping[str, TokenInfo | str]) -> str:
+    """Two tables with a column for each token: what it makes and keeps, and what was negotiated with it. A text in
+    place of a description: why the token cannot serve."""
+    lines = [_row("algorithm", "purpose", *columns), _rule(2 + len(columns))]
     for spec in specs():
-        marks = " | ".join(f"{_mark(spec in info.resident)} | {_mark(spec in info.wrapped)}" for info in infos)
-        lines.append(f"| {spec.algorithm.value} | {spec.purpose.value} | {marks} | yes |")
-    for title, info in zip(titles, infos, strict=True):
-        missing = sorted({mechanism.name for mechanism in OPCODES} - set(info.mechanisms))
-        lines.append(f"\n{title} lacks these mechanisms: {', '.join(missing) or 'none'}.")
+        cells = (_protections(info, spec) for info in columns.values())
+        lines.append(_row(spec.algorithm.value, spec.purpose.value, *cells))
+    jobs = {job: None for info in columns.values() if isinstance(info, TokenInfo) for job in info.chosen}
+    lines += ["", _row("negotiated", *columns), _rule(1 + len(columns))]
+    for job in jobs:
+        lines.append(
+            _row(job, *("" if isinstance(info, str) else info.chosen.get(job, "") for info in columns.values()))
+        )
+    lines.append(_row("mechanisms that it lacks", *map(_missing, columns.values())))
+    if any(isinstance(info, str) for info in columns.values()):
+        lines.append(_row("cannot serve", *(info if isinstance(info, str) else "" for info in columns.values())))
     return "\n".join(lines) + "\n"
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |")
+
+
+def _rule(columns: int) -> str:
+    return "|" + "---|" * columns
+
+
+def _protections(info: TokenInfo | str, spec: KeySpec) -> str:
+    if isinstance(info, str):
+        return "-"
+    return ", ".join(
+        name for name, able in (("resident", spec in info.resident), ("wrapped", spec in info.wrapped)) if able
+    )
+
+
+def _missing(info: TokenInfo | str) -> str:
+    if isinstance(info, str):
+        return ""
+    return ", ".join(sorted({mechanism.name for mechanism in OPCODES} - set(info.mechanisms))) or "none"
 
 
 def _mark(able: bool) -> str:  # noqa: FBT001 - a predicate's answer

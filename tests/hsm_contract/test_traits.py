@@ -6,9 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
@@ -39,19 +40,15 @@ NONCE = bytes(range(12))
 
 
 def probed(token: ForeignToken) -> dict[str, object]:
-    told = json.loads(token.cli("probe", "--json", *token.access))
-    assert isinstance(told, dict)
-    return told
+    return cast(dict[str, object], json.loads(token.cli("probe", "--json", *token.access)))
 
 
 def chosen(token: ForeignToken) -> dict[str, str]:
-    told = probed(token)["chosen"]
-    assert isinstance(told, dict)
-    return told
+    return cast(dict[str, str], probed(token)["chosen"])
 
 
 @asynccontextmanager
-async def serving(token: ForeignToken, folder: Path) -> AsyncIterator[WorkerLane]:
+async def serving(token: ForeignToken, folder: Path) -> AsyncGenerator[WorkerLane]:
     with worker(token.uri, folder / "s", token.pin_file, token.environment):
         async with lane_over([folder / "s"], limits=LIMITS) as lane:
             with trio.fail_after(10):

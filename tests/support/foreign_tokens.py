@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +87,7 @@ class ForeignToken:
 
 
 @contextmanager
-def serving(token: ForeignToken) -> Iterator[Path]:
+def serving(token: ForeignToken) -> Generator[Path]:
     """A worker on it; its socket."""
     socket_path = token.pin_file.parent / "s"
     with worker(token.uri, socket_path, token.pin_file, token.environment, prefix=token.prefix):
@@ -120,7 +120,7 @@ def _pin_file(folder: Path) -> Path:
 
 
 @contextmanager
-def opencryptoki(folder: Path) -> Iterator[ForeignToken]:
+def opencryptoki(folder: Path) -> Generator[ForeignToken]:
     """The software token of opencryptoki, initialised."""
     folder.mkdir(parents=True)
     alone = ["--user", "--map-root-user"] if os.geteuid() else []
@@ -159,7 +159,7 @@ def softokn(folder: Path) -> ForeignToken:
 
 
 @contextmanager
-def tpm2(folder: Path) -> Iterator[ForeignToken]:
+def tpm2(folder: Path) -> Generator[ForeignToken]:
     """tpm2-pkcs11 over a software TPM, initialised."""
     store, state = folder / "store", folder / "tpm"
     store.mkdir(parents=True)

@@ -25,8 +25,8 @@ def describe(able: Capabilities, data: Algorithm, why: str) -> Mapping[str, str]
         Algorithm.AES_256_CBC_HMAC: "AES-256-CBC, then HMAC-SHA-256 over it and its context, two keys in the token",
     }[data]
     chosen = {"data": f"{sealing}; {why}" if why else sealing, **_wrapping(able)}
-    if AUDIT_KEY.spec not in able.resident:
-        chosen["audit"] = "no Ed25519: the audit log cannot be signed by this token"
+    signs = AUDIT_KEY.spec in able.resident
+    chosen["audit"] = "Ed25519" if signs else "no Ed25519: the audit log cannot be signed by this token"
     return chosen
 
 

@@ -6,8 +6,9 @@ unpredictable, and nothing to be stored.  The MAC is checked before anything is 
     IV      = AES-256(nonce, 12 bytes | 0, 4 bytes)
     c       = AES-256-CBC(IV, data, PKCS #7 padding)                   1 to 16 bytes longer than the data
     tag     = HMAC-SHA-256("openk.cbc-hmac.1" NUL | u32 big: length of AAD | AAD | nonce | c)        32 bytes
-    answer  = c | tag
+    answer  = c | zeros | tag                                          48 bytes longer than the data, always
 
+The zeros, 0 to 15, are there so that who seals and who opens know lengths beforehand, as with GCM.
 AAD and ciphertext are not secret; they are put together for the MAC outside the hand-off region.
 """
 
@@ -34,8 +35,15 @@ MAC_ID_SUFFIX: Final = b"/mac"
 """The second key of a resident pair has the label of the first, and its id with this behind."""
 TAG: Final = 32
 BLOCK: Final = 16
+LONGER: Final = BLOCK + TAG
+"""By how many bytes an answer is longer than the data."""
 _DOMAIN: Final = b"openk.cbc-hmac.1\x00"
 _LENGTH: Final = struct.Struct(">I")
+
+
+def _padded(length: int) -> tuple[int, int]:
+    """The ciphertext's length for that many bytes of data, and how many zeros follow it."""
+    return length - length % BLOCK + BLOCK, length % BLOCK
 
 
 class Composite:
@@ -54,9 +62,9 @@ class Composite:
     def encrypt(self, slot: int, param: Span, aad: Span, data: Span, out: int, room: int) -> int:
         """Raises HsmError; InvalidInput when `room` is less than the answer."""
         cipher, mac = self.pairs[slot]
-        length = data[1] - data[1] % BLOCK + BLOCK
-        if room < length + TAG:
+        if room < data[1] + LONGER:
             raise InvalidInput("the answer does not fit")
+        length, zeros = _padded(data[1])
         self._set_iv(cipher, self._nonce(param))
         check(self._module.encrypt_init(self._session, ctypes.byref(self._cbc), cipher), "C_EncryptInit with CBC")
         self._length.value = length
@@ -64,20 +72,23 @@ class Composite:
         code = self._module.encrypt(self._session, self._base + data[0], data[1], address, ctypes.byref(self._length))
         check(code, "C_Encrypt with CBC")
         tag = self._tag(mac, param, aad, (out, length))
-        ctypes.memmove(address + length, tag, TAG)
-        return length + TAG
+        ctypes.memset(address + length, 0, zeros)
+        ctypes.memmove(address + length + zeros, tag, TAG)
+        return length + zeros + TAG
 
     def decrypt(self, slot: int, param: Span, aad: Span, data: Span, out: int, room: int) -> int:
         """Raises HsmError; InvalidCiphertext before anything is decrypted when the tag is not right."""
         cipher, mac = self.pairs[slot]
         nonce = self._nonce(param)
-        at, length = data[0], data[1] - TAG
-        if length < BLOCK or length % BLOCK:
-            raise InvalidCiphertext("a CBC ciphertext with its tag has an impossible length")
+        if data[1] < LONGER:
+            raise InvalidCiphertext("a ciphertext is shorter than its padding and tag")
+        at = data[0]
+        length, zeros = _padded(data[1] - LONGER)
         if room < length:
             raise InvalidInput("the answer does not fit")  # tokens want room for the ciphertext's length
-        tag = ctypes.string_at(self._base + at + length, TAG)
-        if not hmac.compare_digest(tag, self._tag(mac, param, aad, (at, length))):
+        tail = ctypes.string_at(self._base + at + length, zeros + TAG)
+        tag = tail[zeros:]
+        if tail[:zeros] != bytes(zeros) or not hmac.compare_digest(tag, self._tag(mac, param, aad, (at, length))):
             raise InvalidCiphertext("the ciphertext does not open")
         self._set_iv(cipher, nonce)
         check(self._module.decrypt_init(self._session, ctypes.byref(self._cbc), cipher), "C_DecryptInit with CBC")
@@ -88,6 +99,9 @@ class Composite:
         if code:
             ctypes.memset(self._base + out, 0, room)
         check(code, "C_Decrypt with CBC")  # the MAC was right: whatever is wrong now is the token's
+        if self._length.value != data[1] - LONGER:
+            ctypes.memset(self._base + out, 0, room)
+            raise InvalidCiphertext("a ciphertext was made for data of another length")
         return self._length.value
 
     def _nonce(self, param: Span) -> bytes:
