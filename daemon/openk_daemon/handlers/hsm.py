@@ -180,7 +180,7 @@ class HsmHandlers:
             except Unsupported as error:
                 raise Refusal(
                     "key.unsupported",
-                    f"{operation} is not measured on this HSM: it has no key for that which would not stay",
+                    f"{operation} is not measured on this HSM: it cannot do that, or only with a key that would stay",
                 ) from error
         answer: dict[str, Plain] = {
             "hsm": device.name,
