@@ -1,8 +1,8 @@
 """SSH certificates: what a request says, what a template allows, and the signature's form.
 
 template: fields of tag u8 | length u16 | value, in any order
-tag 1   algorithm of the timestamp key, u8 (RSA)       tag 4   not before: offset from now, u32 seconds
-tag 2   modulus of the timestamp key                   tag 5   not after: offset from now, u32 seconds
+tag 1   algorithm of the timestamp key, u8 (RSA)       tag 4   may begin so long before now, u32 seconds
+tag 2   modulus of the timestamp key                   tag 5   may end so long after now, u32 seconds
 tag 3   ids of keys that may sign, u16 each            tag 6   names that may not be principals, each ended by 00
 
 request: an OpenSSH certificate (PROTOCOL.certkeys, ssh-rsa-cert-v01) without the signature at its end;
@@ -24,8 +24,9 @@ from yubihsm_emulator.material import digests, rsa
 from yubihsm_emulator.reader import Reader
 
 _TYPE: Final = b"ssh-rsa-cert-v01@openssh.com"
-_FOREVER: Final = 0xFFFF_FFFF
-"""As an end of validity in a template: no bound."""
+_ANY_BEGIN: Final = 0
+_ANY_END: Final = 0xFFFF_FFFF
+"""In a template: no bound. (Yubico's example has both, and a certificate that is valid for ever.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class Template:
 
     modulus: bytes
     signers: frozenset[int]
-    not_before: int
-    not_after: int
+    earlier: int
+    later: int
     blocked: frozenset[bytes]
 
     @classmethod
@@ -67,8 +68,9 @@ class Template:
         """Whether this key may sign this request at this time (u32, seconds since 1970)."""
         # A certificate without principals is good for every name, so also for the blocked ones.
         named = not (self.blocked and (not request.principals or self.blocked & request.principals))
-        ends = self.not_after == _FOREVER or request.valid_before <= now + self.not_after
-        return signer in self.signers and request.valid_after >= now + self.not_before and ends and named
+        begins = self.earlier == _ANY_BEGIN or request.valid_after >= now - self.earlier
+        ends = self.later == _ANY_END or request.valid_before <= now + self.later
+        return signer in self.signers and begins and ends and named
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,8 @@ class Rules:
     algorithm: int = Algorithm.RSA_2048
     modulus: bytes = MODULUS
     signers: tuple[int, ...] = (CA,)
-    not_before: int = 0
-    not_after: int = HOUR
+    earlier: int = 60
+    later: int = HOUR
     blocked: bytes = b"root\x00admin\x00"
 
     def pack(self) -> bytes:
@@ -64,8 +64,8 @@ class Rules:
             (1, bytes((self.algorithm,))),
             (2, self.modulus),
             (3, u16(*self.signers)),
-            (4, self.not_before.to_bytes(4, "big")),
-            (5, self.not_after.to_bytes(4, "big")),
+            (4, self.earlier.to_bytes(4, "big")),
+            (5, self.later.to_bytes(4, "big")),
             (6, self.blocked),
         )
         return b"".join(bytes((tag,)) + u16(len(value)) + value for tag, value in fields)
@@ -108,12 +108,14 @@ def test_the_signature_completes_the_certificate(algorithm: Algorithm, hashed: h
         (Rules(signers=(1, 2, CA)), certificate(), True),
         (Rules(signers=(1, 2)), certificate(), False),
         (Rules(signers=()), certificate(), False),
-        (Rules(), certificate(after=NOW - 1), False),
-        (Rules(not_before=60), certificate(after=NOW + 59), False),
-        (Rules(not_before=60), certificate(after=NOW + 60), True),
+        (Rules(), certificate(after=NOW - 61), False),
+        (Rules(), certificate(after=NOW - 60), True),
+        (Rules(), certificate(after=NOW + 60), True),
+        (Rules(earlier=0), certificate(after=0), True),
         (Rules(), certificate(before=NOW + HOUR + 1), False),
         (Rules(), certificate(before=2**64 - 1), False),
-        (Rules(not_after=0xFFFF_FFFF), certificate(before=2**64 - 1), True),
+        (Rules(later=0xFFFF_FFFF), certificate(before=2**64 - 1), True),
+        (Rules(later=0xFFFF_FFFE), certificate(before=2**64 - 1), False),
         (Rules(), certificate(principals=(b"alice", b"root")), False),
         (Rules(), certificate(principals=(b"alice", b"roo")), True),
         (Rules(), certificate(principals=()), False),

@@ -1,4 +1,5 @@
 import os
+from functools import partial
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -186,14 +187,18 @@ def test_a_message_that_is_like_a_rejection_is_still_given() -> None:
         assert rsa.decrypt_pkcs1(KEY, PUBLIC.encrypt(b"message", padding.PKCS1v15())) == b"message"
 
 
-def test_a_ciphertext_not_below_the_modulus_is_refused() -> None:
-    n = PUBLIC.public_numbers().n
+@pytest.mark.parametrize("label", [b"", b"a label"])
+def test_a_ciphertext_not_below_the_modulus_is_refused(label: bytes) -> None:
+    sha256, n = hashes.SHA256(), PUBLIC.public_numbers().n
+    label_digest = digests.digest(sha256, label)
     for _ in range(3000):  # of most moduli a quarter leave room for one modulus more
-        ciphertext = PUBLIC.encrypt(b"message", padding.PKCS1v15())
+        ciphertext = PUBLIC.encrypt(b"message", padding.OAEP(padding.MGF1(sha256), sha256, label))
         more = int.from_bytes(ciphertext, "big") + n
         if more < 2**2048:
-            assert rsa.decrypt_pkcs1(KEY, ciphertext) == b"message"
-            refused(ErrorCode.INVALID_DATA, lambda more=more: rsa.decrypt_pkcs1(KEY, more.to_bytes(256, "big")))
+            wrong = more.to_bytes(256, "big")
+            assert rsa.decrypt_oaep(KEY, ciphertext, label_digest, sha256) == b"message"
+            refused(ErrorCode.INVALID_DATA, partial(rsa.decrypt_oaep, KEY, wrong, label_digest, sha256))
+            refused(ErrorCode.INVALID_DATA, partial(rsa.decrypt_pkcs1, KEY, wrong))
             return
     raise AssertionError("no ciphertext was small enough")
 
