@@ -71,7 +71,7 @@ def from_primes(algorithm: int, primes: bytes) -> bytes:
         raise DeviceError(ErrorCode.WRONG_LENGTH)
     half = size // 2
     p, q = int.from_bytes(primes[:half], "big"), int.from_bytes(primes[half:], "big")
-    if (p * q).bit_length() != 8 * size:
+    if (p * q).bit_length() != 8 * size or not p & q & 1:
         raise DeviceError(ErrorCode.INVALID_DATA)
     material = _assembled(p, q, size)
     if not _works(_loaded(material).handle):

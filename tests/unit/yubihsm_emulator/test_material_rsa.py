@@ -43,7 +43,10 @@ def test_primes_that_make_no_key_are_refused() -> None:
         (ErrorCode.WRONG_LENGTH, b""),
         (ErrorCode.INVALID_DATA, p + p),
         (ErrorCode.INVALID_DATA, p + (int.from_bytes(q, "big") + 2).to_bytes(128, "big")),
-        (ErrorCode.INVALID_DATA, p + q[1:] + b"\x00"),
+        *((ErrorCode.INVALID_DATA, p + q[:-1] + bytes((last,))) for last in range(0, 256, 16)),
+        *((ErrorCode.INVALID_DATA, p[:-1] + bytes((last,)) + q) for last in range(0, 256, 16)),
+        (ErrorCode.INVALID_DATA, p + q[1:] + b"\x01"),
+        (ErrorCode.INVALID_DATA, b"\xff" * 256),
         (ErrorCode.INVALID_DATA, bytes(256)),
     ):
         refused(code, lambda primes=primes: rsa.from_primes(Algorithm.RSA_2048, primes))
