@@ -5,9 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Final
 
-from openk_daemon.config_values import SOCKET_PATH_MOST, Config, ConfigError, Hardening, Hsm, Log, OnTracer, Socket
+from openk_daemon.config_values import (
+    MEBIBYTE,
+    SOCKET_PATH_MOST,
+    Config,
+    ConfigError,
+    Hardening,
+    Hsm,
+    Log,
+    OnTracer,
+    Socket,
+)
 from openk_daemon.policy.shipped import SCHEMA, shipped_policies
+
+_LARGE_REGIONS: Final = 2
+"""Workers with a region for the largest messages each: more of them must fit RLIMIT_MEMLOCK's usual 8 MiB too."""
 
 
 def development(folder: Path, workers: int = 1, on_tracer: OnTracer = "log") -> Config:
@@ -20,7 +34,12 @@ def development(folder: Path, workers: int = 1, on_tracer: OnTracer = "log") -> 
         state=folder / "state",
         policies=folder / "policies",
         administrators=(os.getuid(),),
-        hsm={"dev": Hsm(sockets=tuple(folder / f"hsm-{number}.sock" for number in range(workers)))},
+        hsm={
+            "dev": Hsm(
+                sockets=tuple(folder / f"hsm-{number}.sock" for number in range(workers)),
+                handoff_bytes=MEBIBYTE if workers <= _LARGE_REGIONS else MEBIBYTE // 8,
+            )
+        },
         socket=Socket(path=folder / "openkd.sock", mode=0o600),
         log=Log(format="text"),
         hardening=Hardening(on_tracer=on_tracer),

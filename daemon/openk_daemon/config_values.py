@@ -163,10 +163,10 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=1 << 20,
             le=1 << 40,
-            description="The pool for messages, keys and secrets. The default fits RLIMIT_MEMLOCK's 8 "
-            "MiB beside one hand-off region.",
+            description="The pool for messages, keys and secrets. The default fits RLIMIT_MEMLOCK's usual 8 MiB beside "
+            "two hand-off regions; openkd refuses to start where pool and regions together exceed the limit.",
         ),
-    ] = 6 * MEBIBYTE
+    ] = 5 * MEBIBYTE
     locked_memory_per_uid_bytes: Annotated[
         int,
         Meta(
@@ -286,6 +286,14 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hsm: Annotated[dict[str, Hsm], Meta(description="One table for each HSM: [hsm.NAME].")] = field(
         default_factory=dict[str, Hsm]
     )
+    user: Annotated[
+        str,
+        Meta(
+            max_length=256,
+            description="Whom to become when started as root. Without it root is refused; the units start openkd as "
+            "its own user and need none.",
+        ),
+    ] = ""
     socket: Socket = field(default_factory=Socket)
     limits: Limits = field(default_factory=Limits)
     cache: Cache = field(default_factory=Cache)

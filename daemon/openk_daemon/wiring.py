@@ -9,7 +9,6 @@ At the stop the same way back: clients drain, the head of the log is signed, sto
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -29,6 +28,7 @@ from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable
 from openk_daemon.call import Handler, Plain
 from openk_daemon.config import Config, ConfigError
 from openk_daemon.doors.scrape import Scrape
+from openk_daemon.footing import map_late_libraries, take_footing
 from openk_daemon.handlers.audit import AuditHandlers
 from openk_daemon.handlers.hsm import HsmHandlers
 from openk_daemon.handlers.keys import KeyHandlers
@@ -95,8 +95,9 @@ class Ground:
 def prepare(config: Config, log: Log, manager: ServiceManager) -> Ground:
     """Everything that needs the whole file system, then the confinement. One thread must run. Raises ConfigError,
     Refusal (policies), OSError, LockedMemoryError; each says what to do."""
+    take_footing(config, log)
     selftest.run()
-    _raise_descriptors()
+    map_late_libraries()
     limits = config.limits
     pool = Pool(limits.locked_memory_bytes, owner_bytes=limits.locked_memory_per_uid_bytes)
     engine = Engine(config.policies, config.administrators, decisions=limits.decisions)
@@ -114,12 +115,6 @@ def prepare(config: Config, log: Log, manager: ServiceManager) -> Ground:
         if step.state != "applied":
             log.warning("hardening.missing", measure=str(step.measure), detail=step.detail)
     return Ground(config, log, manager, pool, engine, tuple(listeners), bool(inherited), scraped)
-
-
-def _raise_descriptors() -> None:
-    """As many descriptors as are allowed: the usual soft limit, 1024, is meant for programs that use select(2)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _bind(config: Config) -> socket:

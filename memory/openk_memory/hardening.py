@@ -14,11 +14,13 @@ caller logs it. Nothing is skipped silently: each measure has one line in the re
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import import_module
 from typing import Final
 
 from openk_memory import capabilities, landlock, seccomp
@@ -41,6 +43,7 @@ class Measure(StrEnum):
     NO_NEW_PRIVS = "no-new-privs"
     BOUNDING = "capability-bounding-set"
     CAPABILITIES = "capabilities"
+    ENVIRONMENT = "environment"
     LANDLOCK = "landlock"
     SECCOMP = "seccomp"
 
@@ -79,9 +82,35 @@ class HardeningRefused(LockedMemoryError):
         super().__init__("; ".join(f"{step.measure}: {step.detail}" for step in self.faults))
 
 
-TOLERATED: Final = frozenset({Measure.BOUNDING, Measure.LANDLOCK})
-"""By default: the bounding set cannot be emptied without CAP_SETPCAP (and is harmless under NO_NEW_PRIVS), and kernels
-before 5.13 have no Landlock. Everything else exists on every kernel and distribution that openk supports."""
+TOLERATED: Final = frozenset({Measure.BOUNDING, Measure.LANDLOCK, Measure.ENVIRONMENT})
+"""By default: the bounding set cannot be emptied without CAP_SETPCAP (and is harmless under NO_NEW_PRIVS), kernels
+before 5.13 have no Landlock, and what the environment made the loader do is done. Everything else exists on every
+kernel and distribution that openk supports."""
+
+_PROFILE: Final = "in the seccomp profile of the container or unit"
+REMEDIES: Final[dict[Measure, str]] = {
+    Measure.NO_CORE: f"allow setrlimit and prlimit64 {_PROFILE}",
+    Measure.NOT_DUMPABLE: f"allow prctl(PR_SET_DUMPABLE) {_PROFILE}; without it every program of this user can read "
+    "this process's memory",
+    Measure.NO_NEW_PRIVS: f"allow prctl(PR_SET_NO_NEW_PRIVS) {_PROFILE}",
+    Measure.CAPABILITIES: f"allow capget and capset {_PROFILE}",
+    Measure.LANDLOCK: f"allow landlock_create_ruleset, landlock_add_rule and landlock_restrict_self {_PROFILE}",
+    Measure.SECCOMP: f"allow seccomp and prctl(PR_SET_SECCOMP) {_PROFILE}; the kernel needs CONFIG_SECCOMP_FILTER",
+}
+"""What to do where the kernel refuses a measure; where openk itself finds something missing, it says so there."""
+
+INJECTING: Final = frozenset({
+    *("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "LD_ORIGIN_PATH", "GCONV_PATH"),
+    *("OPENSSL_CONF", "OPENSSL_MODULES", "OPENSSL_ENGINES"),
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONBREAKPOINT", "PYTHONPLATLIBDIR"),
+})  # fmt: skip
+"""Variables by which whoever starts a process runs code in it."""
+KEPT: Final = frozenset({
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TERM", "INVOCATION_ID", "JOURNAL_STREAM"),
+    *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY"),
+    *("STATE_DIRECTORY", "RUNTIME_DIRECTORY"),
+})  # fmt: skip
+"""What of its environment a daemon keeps; LC_* too."""
 
 Act = Callable[[], str]
 
@@ -92,9 +121,10 @@ def harden_daemon(
     keep: Iterable[Capability] = (),
     tolerate: frozenset[Measure] = TOLERATED,
 ) -> Report:
-    """All measures for `openkd`. Call it with one thread, after dropping the uid and after everything that needs paths
-    outside `confinement`. Raises HardeningRefused; the process must then exit."""
-    return _harden(confinement, frozenset(keep), tolerate)
+    """All measures for `openkd`. Call it with one thread, after dropping the uid, after everything that needs paths
+    outside `confinement`, and after the last import of an extension module: no code can be loaded any more, and so no
+    vendor's. Raises HardeningRefused; the process must then exit."""
+    return _harden(confinement, frozenset(keep), tolerate, code=False, environment=lambda: seal_environment(KEPT))
 
 
 def harden_worker(
@@ -106,7 +136,9 @@ def harden_worker(
 ) -> Report:
     """The same for `openk-hsm`, after the vendor module is loaded. `confinement` None: the module's needs are not
     known (an HSM with its own daemon, USB, a network); reported as missing. `children`: the module starts processes."""
-    return _harden(confinement, frozenset(keep), tolerate, children=children)
+    return _harden(
+        confinement, frozenset(keep), tolerate, children=children, environment=lambda: seal_environment(None)
+    )
 
 
 def _harden(
@@ -114,7 +146,9 @@ def _harden(
     keep: frozenset[Capability],
     tolerate: frozenset[Measure],
     *,
+    environment: Act,
     children: bool = False,
+    code: bool = True,
 ) -> Report:
     acts: tuple[tuple[Measure, Act], ...] = (
         (Measure.SINGLE_THREAD, check_single_thread),
@@ -125,8 +159,9 @@ def _harden(
         (Measure.NO_NEW_PRIVS, forbid_new_privileges),
         (Measure.BOUNDING, lambda: drop_bounding(keep)),
         (Measure.CAPABILITIES, lambda: drop_capabilities(keep)),
+        (Measure.ENVIRONMENT, environment),
         (Measure.LANDLOCK, lambda: confine(confinement)),
-        (Measure.SECCOMP, lambda: deny_calls(children=children)),
+        (Measure.SECCOMP, lambda: deny_calls(children=children, code=code)),
     )
     attempt(Measure.SECCOMP, preload)  # its library may be out of reach once Landlock holds; failures come back below
     steps: list[Step] = []
@@ -141,8 +176,11 @@ def attempt(measure: Measure, act: Act) -> Step:
     """One measure, its outcome as a value."""
     try:
         return Step(measure, State.APPLIED, act())
-    except (OSError, Unsupported) as error:
+    except Unsupported as error:
         return Step(measure, State.MISSING, str(error))
+    except OSError as error:
+        remedy = REMEDIES.get(measure)
+        return Step(measure, State.MISSING, f"{error.strerror}: {remedy}" if remedy else str(error))
 
 
 # --- the measures: each applies itself and says what it did; OSError or Unsupported says why it could not ---
@@ -210,6 +248,21 @@ def drop_capabilities(keep: frozenset[Capability] = frozenset()) -> str:
     return f"only {_names(keep)}"
 
 
+def seal_environment(keep: frozenset[str] | None) -> str:
+    """Forget all but `keep` and LC_* (None: leave it, a vendor's module reads it), so that nothing read later can be
+    steered by it. Raises Unsupported, after forgetting, for variables by which code was brought in at the start."""
+    injecting = sorted(INJECTING & set(os.environ))
+    forgotten = 0
+    for name in list(os.environ) if keep is not None else ():
+        if keep is not None and name not in keep and not name.startswith("LC_"):
+            del os.environ[name]
+            forgotten += 1
+    if injecting:
+        names = ", ".join(injecting)
+        raise Unsupported(f"{names} set: whoever set that runs code in here; start it without, as the units do")
+    return f"{forgotten} variables forgotten"
+
+
 def confine(confinement: Confinement | None) -> str:
     if confinement is None:
         raise Unsupported("no list of paths was given")
@@ -221,13 +274,21 @@ def confine(confinement: Confinement | None) -> str:
 def preload() -> str:
     """Load what the later measures need from paths that the earlier ones may close."""
     seccomp.library()
+    for late in ("unicodedata", "_queue"):  # Python imports these when it needs them first
+        import_module(late)
+    try:
+        ctypes.CDLL("libgcc_s.so.1")  # the C library loads it when a thread is cancelled
+    except OSError:
+        return "libseccomp loaded, libgcc_s not there"
     return "libseccomp loaded"
 
 
-def deny_calls(*, children: bool = False) -> str:
-    unknown = seccomp.load_deny_list(forbid_children=not children)
+def deny_calls(*, children: bool = False, code: bool = True) -> str:
+    """`children`, `code`: whether new processes and newly loaded libraries stay possible."""
+    unknown = seccomp.load_deny_list(forbid_children=not children, forbid_code=not code)
     note = f"; unknown to this libseccomp: {', '.join(unknown)}" if unknown else ""
-    return f"{len(seccomp.DENIED) - len(unknown)} calls denied{'' if children else ', and new processes'}{note}"
+    more = ("" if children else ", and new processes") + ("" if code else ", and new code")
+    return f"{len(seccomp.DENIED) - len(unknown)} calls denied{more}{note}"
 
 
 def _names(keep: frozenset[Capability]) -> str:

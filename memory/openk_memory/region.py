@@ -54,6 +54,19 @@ def best_kind() -> Kind:
     return Kind.SECRET
 
 
+def why_not_secret() -> str:
+    """Why `best_kind` is not the best there is, what that costs, and how to get it; for the log."""
+    try:
+        os.close(kernel.memfd_secret())
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            why = "this kernel has no memfd_secret: Linux 5.14, before 6.5 with the boot option secretmem.enable=1"
+        else:
+            why = f"memfd_secret is denied ({error.strerror}): allow it in the seccomp profile of the container or unit"
+        return f"locked memory can be read by root through /proc/PID/mem, because {why}"
+    return "this kernel has memfd_secret"
+
+
 def _commit_secret(address: int, length: int) -> None:
     descriptor = kernel.memfd_secret()
     try:

@@ -87,7 +87,15 @@ DENIED: Final[dict[str, str]] = {
 """Name of the call and why it is denied."""
 
 CLONE_THREAD: Final = 0x00010000
-
+PROT_EXEC: Final = 4
+SHM_EXEC: Final = 0o100000
+CODE: Final = (
+    ("mmap", 2, PROT_EXEC),
+    ("mprotect", 2, PROT_EXEC),
+    ("pkey_mprotect", 2, PROT_EXEC),
+    ("shmat", 2, SHM_EXEC),
+)
+"""What makes memory executable: call, argument, bit."""
 
 ALLOW: Final = 0x7FFF0000
 ERRNO: Final = 0x00050000  # | errno
@@ -127,12 +135,14 @@ def library() -> ctypes.CDLL:
     return found
 
 
-def load_deny_list(*, forbid_children: bool = True) -> tuple[str, ...]:
+def load_deny_list(*, forbid_children: bool = True, forbid_code: bool = False) -> tuple[str, ...]:
     """Load the filter for this thread and all it starts; cannot be undone. 0.14 ms.
 
     `forbid_children` also denies new processes: clone without CLONE_THREAD; clone3, whose flags a filter cannot see,
-    answers ENOSYS, so that the C library falls back to clone. Returns the names this libseccomp does not know, for the
-    report. Raises Unsupported without libseccomp or where the kernel takes no filter."""
+    answers ENOSYS, so that the C library falls back to clone. `forbid_code` also denies to make memory executable, so
+    that no library can be loaded any more, whoever's it is: everything must be imported before. Returns the names that
+    this libseccomp does not know, for the report. Raises Unsupported without libseccomp or where the kernel takes no
+    filter."""
     seccomp = library()
     context = seccomp.seccomp_init(ALLOW)
     if not context:
@@ -144,6 +154,9 @@ def load_deny_list(*, forbid_children: bool = True) -> tuple[str, ...]:
             for name in ("fork", "vfork"):  # absent on newer architectures
                 _deny(context, name, errno.EPERM)
             _deny(context, "clone3", errno.ENOSYS)
+        if forbid_code:
+            for name, argument, bit in CODE:
+                _deny(context, name, errno.EPERM, _Compare(argument, MASKED_EQUAL, bit, bit))
         _check(seccomp.seccomp_load(context), "the kernel refused the seccomp filter")
     finally:
         seccomp.seccomp_release(context)

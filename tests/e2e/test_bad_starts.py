@@ -166,6 +166,7 @@ def configuration(folder: Path, socket_path: Path | None = None, **changes: str)
         "state": f'"{folder}/state"',
         "policies": f'"{folder}/policies"',
         "administrators": f"[{os.getuid()}]",
+        "user": '"root"',  # tests may run as root: on purpose
         **changes,
     }
     top = "".join(f"{key} = {value}\n" for key, value in values.items())
@@ -237,6 +238,8 @@ import sys
 sys.argv[0] = "openkd"
 from openk_daemon.cli import main
 import openk_daemon.process, openk_daemon.wiring
+from openk_daemon.store.database import load_checksums
+load_checksums()  # from files that nobody may not read
 drop()
 sys.exit(main())
 """

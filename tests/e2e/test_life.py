@@ -130,7 +130,7 @@ def managed(folder: Path) -> Generator[tuple[subprocess.Popen[bytes], socket.soc
     policies = Path(__file__).parents[2] / "policies"
     config = folder / "openkd.toml"
     config.write_text(
-        f'state = "{folder}/state"\npolicies = "{policies}"\nadministrators = [{os.getuid()}]\n'
+        f'state = "{folder}/state"\npolicies = "{policies}"\nadministrators = [{os.getuid()}]\nuser = "root"\n'
         f'[hsm.main]\nsockets = ["{folder}/hsm.sock"]\n[socket]\npath = "{folder}/unused.sock"\n'
     )
     environment = {**os.environ, "SOFTHSM2_CONF": str(folder / "softhsm2.conf")}

@@ -316,7 +316,7 @@ print(oct(os.stat(os.open(sys.argv[1] + "/made", os.O_CREAT | os.O_WRONLY, 0o666
     report, _, rest = out.partition("---\n")
     lines = report.splitlines()
     assert [line.split(":")[0] for line in lines] == [measure.value for measure in Measure]
-    assert all(": applied: " in line or line.startswith(Measure.BOUNDING) for line in lines)
+    assert all(": applied: " in line or line.startswith((Measure.BOUNDING, Measure.ENVIRONMENT)) for line in lines)
     assert rest == "trio and threads work\n0o600\n"
 
 
@@ -368,7 +368,7 @@ def test_missing_measure_refuses_or_is_tolerated(monkeypatch: pytest.MonkeyPatch
         return "done"
 
     for name in ("check_single_thread", "check_tracer", "set_umask", "forbid_core", "forbid_dumps",
-                 "forbid_new_privileges", "drop_bounding", "drop_capabilities", "confine", "deny_calls"):  # fmt: skip
+                 "forbid_new_privileges", "drop_bounding", "drop_capabilities", "seal_environment", "confine", "deny_calls"):  # fmt: skip
         monkeypatch.setattr(hardening, name, done)
     monkeypatch.setattr(hardening, "set_umask", absent)
     with pytest.raises(HardeningRefused, match="umask: not here") as caught:

@@ -86,7 +86,7 @@ def open_database(folder: str) -> tuple[Connection, Connection]:
 
     The caller holds the folder's lock, and closes both. Raises Foreign, Damaged or Full."""
     path = os.path.join(folder, FILE)
-    _load_checksums()
+    load_checksums()
     opened: list[Connection] = []
     try:
         writer = _connect(path, opened, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
@@ -111,8 +111,9 @@ def close_all(connections: list[Connection]) -> None:
         connection.close()
 
 
-def _load_checksums() -> None:
-    """Registers the VFS for the whole process; it leaves alone every database without reserved bytes."""
+def load_checksums() -> None:
+    """Registers the VFS for the whole process, once; it leaves alone every database without reserved bytes. It is code:
+    a process that is confined cannot load it any more."""
     if "cksmvfs" not in apsw.vfs_names():
         door = apsw.Connection(":memory:")
         apsw.sqlite_extra.load(door, "cksumvfs")
