@@ -30,6 +30,7 @@ Handle = Callable[[KeySpec, Wrapped], KeyHandle]
 Once = Callable[[int], Coroutine[Pending[object], None, None]]
 """One operation, the n-th."""
 
+OPERATIONS: Final = ("random", "hmac-sha-256", "aes-256-gcm", "ed25519", "p-256", "generate-p-256")
 ROOM: Final = 32
 """Bytes of locked memory a measurement needs."""
 _CONTEXT: Final = b"openk.bench.1\x00"
@@ -69,19 +70,14 @@ class Stopwatch:
         self._room = room
         self._client = client
         self._key: KeyHandle | None = None
+        ways = (self._random, self._hmac, self._gcm, self._ed25519, self._p256, self._generation)
+        self._prepare = dict(zip(OPERATIONS, ways, strict=True))
 
     async def measure(self, operation: str, count: int, seconds: float) -> Measured:
         """At least one operation, at most `count`; none begins after `seconds`. The first use of a key (it is loaded
         then) is not measured. Raises HsmError, Unsupported where the token cannot do it; KeyError for a name that is
         none."""
-        prepare = {
-            "random": self._random,
-            "hmac-sha-256": self._hmac,
-            "aes-256-gcm": self._gcm,
-            "ed25519": self._ed25519,
-            "p-256": self._p256,
-            "generate-p-256": self._generation,
-        }[operation]
+        prepare = self._prepare[operation]
         try:
             once = await prepare()
             await once(0)

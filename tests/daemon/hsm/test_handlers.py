@@ -34,6 +34,7 @@ from openk_hsm.seam import (
     Wrapper,
 )
 from openk_hsm.software import SoftwareBackend
+from openk_hsm.stopwatch import OPERATIONS
 from tests.support.custody import Custody, Shown, records, run
 from tests.support.lanes import SteeredLane
 
@@ -421,6 +422,10 @@ def test_certificates_come_as_pem_in_their_order(lane: SteeredLane, monkeypatch:
 
 
 # --- bench ---
+
+
+def test_the_table_names_the_operations_there_are() -> None:
+    assert HSM_OPERATIONS == OPERATIONS
 
 
 @pytest.mark.parametrize("operation", HSM_OPERATIONS)
