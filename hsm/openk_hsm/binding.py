@@ -33,7 +33,7 @@ from typing import Final
 
 from openk_hsm.errors import InvalidCiphertext
 from openk_hsm.seam import Algorithm, KeySpec
-from openk_hsm.specs import ALGORITHM_NUMBERS, PURPOSE_NUMBERS, bound_attributes
+from openk_hsm.specs import ALGORITHM_NUMBERS, PURPOSE_NUMBERS, bound_attributes, spec_of
 
 
 class Wrap(IntEnum):
@@ -113,6 +113,11 @@ def split(
     if wrap is Wrap.KWP and not is_pair(spec) and len(wrapped) % 8:
         raise InvalidCiphertext("a wrapped key has an impossible length")
     return head, bytes(blob[HEADER.size : OVERHEAD]), wrapped
+
+
+def spec_in(blob: bytes) -> KeySpec | None:
+    """The spec that a blob says it is for. It is bound, but checked only when the blob is opened."""
+    return spec_of(blob[2], blob[3]) if len(blob) >= OVERHEAD else None
 
 
 def is_pair(spec: KeySpec) -> bool:

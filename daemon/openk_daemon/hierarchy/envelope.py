@@ -14,6 +14,13 @@ Algorithm 2 is what a YubiHSM seals (hierarchy.schemes): behind the header stand
     | nonce (13)  | CCM( 00 | SHA-256("openk.wrap-data.1" 00 | AAD) | data )| tag     |
     +-------------+--------------------------------------------------------+---------+
 
+Algorithm 3 is what a PKCS#11 token without AES-GCM seals, with two keys (openk_hsm.pkcs11.composite): behind the nonce
+
+    35                                    n-32      n
+    +--------------------------+-----------+---------+    zeros: so many that all is 83 bytes longer than the data
+    | AES-256-CBC, PKCS #7     | zeros     | tag     |    tag: HMAC-SHA-256 over AAD, nonce and ciphertext
+    +--------------------------+-----------+---------+
+
 The AAD given to AES-GCM is `header || context`.  The header has a fixed length, so the split is unambiguous:
 key id, key version and kind are bound to the ciphertext together with the caller's AAD.
 """
@@ -30,6 +37,8 @@ FORMAT: Final = 1
 AES_256_GCM: Final = 1
 AES_256_CCM: Final = 2
 """AES-256-CCM by WRAP DATA of a YubiHSM 2. Only records and material of openk's own; clients' ciphertexts are GCM."""
+AES_256_CBC_HMAC: Final = 3
+"""The same on a PKCS#11 token that has no AES-GCM."""
 KEY_ID: Final = 16
 HEADER: Final = _HEADER.size
 NONCE: Final = 12

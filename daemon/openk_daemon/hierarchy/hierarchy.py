@@ -23,12 +23,12 @@ from openk_daemon.hierarchy.refusals import damaged
 from openk_daemon.hierarchy.sealing import Sealing
 from openk_daemon.hierarchy.shelf import Shelf
 from openk_daemon.hierarchy.vault_keys import (
-    DATA,
     DEVICE_DATA,
     KW,
     MAC,
     ROOT_ID,
     VaultKeys,
+    data_spec,
     key_context,
     object_label,
     sealer,
@@ -139,7 +139,7 @@ class Hierarchy:
             return self.handle(spec, Wrapped(root, key_context(body.id, role), blob), body.hsm)
 
         wrapper = Wrapper(load(KW, "kw", body.kw), load(MAC, "mac", body.mac))
-        sealing = sealer(body.id, load(DATA, "data", body.data))
+        sealing = sealer(body.id, load(data_spec(body.data), "data", body.data))
         return VaultKeys(body.name, body.id, body.created, wrapper, sealing, body.hsm)
 
     def _assemble_resident(self, body: VaultBody, root: Wrapper) -> VaultKeys:

@@ -9,12 +9,15 @@ from openk_daemon.hierarchy import canonical
 from openk_daemon.hierarchy.envelope import Header, Kind
 from openk_daemon.hierarchy.schemes import GCM, Scheme, scheme_of
 from openk_daemon.hierarchy.shelf import Shelf
+from openk_hsm.binding import spec_in
 from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Purpose, Resident, Wrapper
 
 KW: Final = KeySpec(Algorithm.AES_256_KWP, Purpose.KEY_WRAP)
 DATA: Final = KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT)
 DEVICE_DATA: Final = KeySpec(Algorithm.AES_256_CCM, Purpose.ENCRYPT)
 """The same on a YubiHSM."""
+PAIRED_DATA: Final = KeySpec(Algorithm.AES_256_CBC_HMAC, Purpose.ENCRYPT)
+"""The same on a token without AES-GCM."""
 MAC: Final = KeySpec(Algorithm.HMAC_SHA_256, Purpose.MAC)
 
 VERSION: Final = 1
@@ -24,6 +27,11 @@ ROOT_ID: Final = bytes(16)
 """Stands for the root key where envelopes name the key they were made with."""
 
 _DIGESTS_KEPT: Final = 4096
+
+
+def data_spec(blob: bytes) -> KeySpec:
+    """What a wrapped data key is, from the blob itself: a token may seal otherwise today than when it was made."""
+    return PAIRED_DATA if spec_in(blob) == PAIRED_DATA else DATA
 
 
 def key_context(vault: bytes, role: str) -> bytes:

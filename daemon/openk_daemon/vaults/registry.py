@@ -16,7 +16,7 @@ from openk_daemon.hsms import root_of
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Write
 from openk_hsm.errors import HsmError
-from openk_hsm.seam import Generated
+from openk_hsm.seam import Generated, KeySpec
 
 _ID: Final = 16  # bytes
 _PAGE: Final = 1000  # records a query
@@ -47,12 +47,13 @@ class Vaults:
         if await hierarchy.store.read(VAULT, record) is not None:
             raise Refusal("vault.exists", f"a vault {name} exists")
         id_ = await hierarchy.random(_ID)
-        if (await hierarchy.hsms.of(home).info()).resident_vaults:
+        token = await hierarchy.hsms.of(home).info()
+        if token.resident_vaults:
             body = VaultBody(FORMAT, name, id_, hierarchy.now(), b"", b"", b"", home)
             return await self._draft_resident(body, record)
         waiting = [
             hierarchy.lane.generate(spec, root, key_context(id_, role))
-            for spec, role in ((KW, "kw"), (DATA, "data"), (MAC, "mac"))
+            for spec, role in ((KW, "kw"), (KeySpec(token.data, DATA.purpose), "data"), (MAC, "mac"))
         ]
         kw, data, mac = [_blob(generated) for generated in [await pending for pending in waiting]]
         body = VaultBody(FORMAT, name, id_, hierarchy.now(), kw, data, mac, home)
