@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic, monotonic_ns
 from typing import Final
@@ -29,6 +29,8 @@ from openk_hsm.seam import (
 Handle = Callable[[KeySpec, Wrapped], KeyHandle]
 Once = Callable[[int], Coroutine[Pending[object], None, None]]
 """One operation, the n-th."""
+Prepare = Callable[[], Coroutine[Pending[object], None, Once]]
+"""Makes the key that it takes."""
 
 OPERATIONS: Final = ("random", "hmac-sha-256", "aes-256-gcm", "ed25519", "p-256", "generate-p-256")
 ROOM: Final = 32
@@ -71,7 +73,7 @@ class Stopwatch:
         self._client = client
         self._key: KeyHandle | None = None
         ways = (self._random, self._hmac, self._gcm, self._ed25519, self._p256, self._generation)
-        self._prepare = dict(zip(OPERATIONS, ways, strict=True))
+        self._prepare: Mapping[str, Prepare] = dict(zip(OPERATIONS, ways, strict=True))
 
     async def measure(self, operation: str, count: int, seconds: float) -> Measured:
         """At least one operation, at most `count`; none begins after `seconds`. The first use of a key (it is loaded
