@@ -1,3 +1,4 @@
+import contextlib
 import datetime as dt
 
 import pytest
@@ -5,11 +6,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from yubihsm.objects import AttestationExtensions
 
 from tests.support.emulated_device import SERIAL, Bench, key_of, u16
 from yubihsm_emulator.codes import ALL_CAPABILITIES, Algorithm, Capability, Command, ObjectType
-from yubihsm_emulator.errors import ErrorCode
+from yubihsm_emulator.errors import DeviceError, ErrorCode
 from yubihsm_emulator.material import attestation
 
 SIGNER, ATTESTED = 0x51, 0x52
@@ -36,6 +39,9 @@ def template(algorithm: Algorithm) -> bytes:
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Somebody else")])
     builder = x509.CertificateBuilder(issuer, SUBJECT, key.public_key(), 99, BEGIN, END)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+P256_TEMPLATE = template(Algorithm.EC_P256)
 
 
 def bench_with(signer: Algorithm, attested: Algorithm = Algorithm.EC_P256) -> Bench:
@@ -138,6 +144,17 @@ def test_what_attestation_wants() -> None:
     bench.keypair(0x63, Algorithm.EC_P256)
     bench.keep(ObjectType.OPAQUE, 0x63, Algorithm.OPAQUE_X509_CERTIFICATE, b"no certificate")
     bench.fails(ErrorCode.INVALID_DATA, command, u16(ATTESTED, 0x63))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_a_template_with_a_changed_byte_is_followed_or_refused(data: st.DataObject) -> None:
+    encoded = bytearray(P256_TEMPLATE)
+    encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
+    signer = attestation.private_key(Algorithm.EC_P256, key_of(Algorithm.EC_P256))
+    claim = attestation.Claim(1, 1, 1, 0, bytes(40), signer.public_key())
+    with contextlib.suppress(DeviceError):
+        assert attestation.attest(claim, signer, bytes(encoded), b"\x02\x04\x01", SERIAL)
 
 
 def test_a_label_that_fills_its_field_and_one_that_is_no_text() -> None:

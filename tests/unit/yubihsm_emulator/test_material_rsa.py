@@ -1,3 +1,4 @@
+import contextlib
 import os
 from functools import partial
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.emulated_device import key_of, refused
 from yubihsm_emulator.codes import Algorithm
-from yubihsm_emulator.errors import ErrorCode
+from yubihsm_emulator.errors import DeviceError, ErrorCode
 from yubihsm_emulator.material import digests, implicit_rejection, keypairs, oaep, rsa
 
 ALGORITHMS = [Algorithm.RSA_2048, Algorithm.RSA_3072, Algorithm.RSA_4096]
@@ -164,6 +165,24 @@ def test_pkcs8_of_another_key_is_refused() -> None:
         refused(
             ErrorCode.INVALID_DATA, lambda algorithm=algorithm, encoded=encoded: keypairs.from_pkcs8(algorithm, encoded)
         )
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_pkcs8_with_a_changed_byte_is_a_key_or_refused(data: st.DataObject) -> None:
+    algorithm = data.draw(st.sampled_from([Algorithm.RSA_2048, Algorithm.EC_P256, Algorithm.EC_ED25519]))
+    encoded = bytearray(keypairs.to_pkcs8(algorithm, key_of(algorithm)))
+    encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
+    with contextlib.suppress(DeviceError):
+        assert len(keypairs.from_pkcs8(algorithm, bytes(encoded))) == len(key_of(algorithm))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.binary(min_size=256, max_size=256))
+def test_random_bytes_are_no_primes(primes: bytes) -> None:
+    odd = bytes((primes[0] | 0xC0,)) + primes[1:127] + bytes((primes[127] | 1, primes[128] | 0xC0))
+    odd += primes[129:255] + bytes((primes[255] | 1,))
+    refused(ErrorCode.INVALID_DATA, lambda: rsa.from_primes(Algorithm.RSA_2048, odd))
 
 
 def test_a_modulus_of_a_public_wrap_key_has_its_size_and_is_odd() -> None:
