@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
+from openk_daemon.config_values import ConfigError
 from openk_daemon.refusal import Refusal
 from openk_hsm.pending import Pending
 from openk_hsm.seam import (
@@ -161,3 +162,14 @@ class _Routing:
 
     def health(self) -> LaneHealth:
         return self._home.health()
+
+
+def audit_key_of(token: TokenInfo) -> bytes:
+    """The home HSM's public audit key, SubjectPublicKeyInfo DER. Raises ConfigError where it has none."""
+    if token.audit_public:
+        return token.audit_public
+    mistake = (
+        f"the token {token.label!r} ({token.model}) has no Ed25519 key to sign the audit log with: name an HSM that "
+        "has one as the first [hsm.NAME] (docs/algorithms.md); this one can hold vaults as a further HSM"
+    )
+    raise ConfigError([mistake])

@@ -40,7 +40,7 @@ from openk_daemon.handlers.system import SystemHandlers
 from openk_daemon.handlers.vaults import VaultHandlers
 from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.hierarchy.records import UNAUDITED
-from openk_daemon.hsms import HOME
+from openk_daemon.hsms import HOME, audit_key_of
 from openk_daemon.identity.peer import Identifier
 from openk_daemon.intake import intakes
 from openk_daemon.keys.keyring import KeyLimits, Keyring
@@ -420,6 +420,7 @@ async def _recovered(
 
 
 def _ledger(config: Config, store: SqliteStore, lane: Lane, token: TokenInfo) -> LogLedger:
+    """Raises ConfigError when the home HSM cannot sign the log."""
     audit = config.audit
 
     def sign(message: bytes) -> Pending[bytes]:
@@ -430,4 +431,4 @@ def _ledger(config: Config, store: SqliteStore, lane: Lane, token: TokenInfo) ->
         audit.checkpoint_seconds, audit.checkpoint_entries, audit.reserve_bytes, unaudited=frozenset(UNAUDITED)
     )
     folder = os.path.join(config.state, "audit")
-    return LogLedger(store, folder, origin=audit.origin, public=token.audit_public, sign=sign, rules=rules)
+    return LogLedger(store, folder, origin=audit.origin, public=audit_key_of(token), sign=sign, rules=rules)

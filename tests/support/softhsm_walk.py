@@ -13,6 +13,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 
+from openk_daemon.hsms import Hsms
 from openk_daemon.keys.suites import SUITES
 from openk_daemon.refusal import Refusal
 from openk_hsm.inline import InlineLane
@@ -99,7 +100,8 @@ def use_sign(custody: Custody, key: str) -> None:
 
 
 def use_decrypt(custody: Custody, key: str) -> None:
-    able = custody.hierarchy.hsms.default.info().result().mechanisms
+    *_, lane = custody.hierarchy.hsms.values()
+    able = lane.info().result().mechanisms
     for hash_, mechanism in (("sha-1", "RSA_OAEP_SHA_1"), ("sha-512", "RSA_OAEP_SHA_512")):
         if mechanism not in able:
             attempt = partial(custody.call, "key.encrypt", key=key, input=b"x", hash=hash_)
@@ -153,10 +155,11 @@ def walk(folder: Path) -> None:
     walk_over(InlineLane(backend_for(roots=True), pin=pin))
 
 
-def walk_over(lane: InlineLane) -> None:
-    """On any token with root keys."""
-    custody = Custody(lane=lane)
-    custody.call("vault.create", vault="payments")
+def walk_over(lane: InlineLane, home: InlineLane | None = None) -> None:
+    """On any token with root keys; with another HSM as `home` the vault is on this one all the same."""
+    hsms = Hsms.single(lane) if home is None else Hsms({"main": home, "vendor": lane})
+    custody = Custody(hsms=hsms)
+    custody.call("vault.create", vault="payments", **({} if home is None else {"hsm": "vendor"}))
     for algorithm, suite in SUITES.items():
         if algorithm in LEFT_OUT:
             continue
