@@ -40,7 +40,7 @@ _ADVICE: Final = {
     LaneState.LATCHED: CODES["hsm.pin"].advice,
     LaneState.DIVERGED: "Its root keys are not those of its group, so it is not used: restored from an old backup, or "
     "set up on its own? Give it the group's root keys, or take it out of the group.",
-    LaneState.SEALED: CODES["daemon.sealed"].advice,
+    LaneState.SEALED: "Its workers are logged out. An operator unseals openk with `openk unseal`.",
 }
 _REFUSED: Final = frozenset({LaneState.DOWN, LaneState.LATCHED, LaneState.DIVERGED, LaneState.SEALED})
 _SETTLED: Final = frozenset({LaneState.LATCHED, LaneState.DIVERGED, LaneState.SEALED})
