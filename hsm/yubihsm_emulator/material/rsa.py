@@ -20,7 +20,7 @@ from yubihsm_emulator.errors import DeviceError, ErrorCode
 from yubihsm_emulator.material import digests, implicit_rejection, oaep
 
 EXPONENT: Final = 65537
-_SIZES: Final = {Algorithm.RSA_2048: 256, Algorithm.RSA_3072: 384, Algorithm.RSA_4096: 512}
+_SIZES: Final[dict[int, int]] = {Algorithm.RSA_2048: 256, Algorithm.RSA_3072: 384, Algorithm.RSA_4096: 512}
 _PKCS1_OVERHEAD: Final = 11
 _SHA256: Final = hashes.SHA256()
 
@@ -49,10 +49,10 @@ def is_rsa(algorithm: int) -> bool:
 
 def modulus_size(algorithm: int) -> int:
     """Bytes of the modulus of an RSA algorithm; INVALID DATA for any other."""
-    for known, size in _SIZES.items():
-        if known == algorithm:
-            return size
-    raise DeviceError(ErrorCode.INVALID_DATA)
+    size = _SIZES.get(algorithm)
+    if size is None:
+        raise DeviceError(ErrorCode.INVALID_DATA)
+    return size
 
 
 def generate(algorithm: int) -> bytes:
