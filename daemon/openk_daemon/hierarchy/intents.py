@@ -10,9 +10,16 @@ from __future__ import annotations
 from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.hierarchy.records import FORMAT, INTENT, KEY_USAGE, KEY_VERSION, IntentBody, decode, encode
 from openk_daemon.hierarchy.sealing import Draft
+from openk_daemon.hsms import HOME
+from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import StoreError, Unit, Write
 from openk_hsm.errors import HsmError
+from openk_hsm.pending import drive
 from openk_hsm.seam import Generated, KeySpec
+
+
+def _leave(_undone: object, _error: Exception | None) -> None:
+    """An undoing that failed is the next start's."""
 
 
 class Intents:
@@ -23,7 +30,8 @@ class Intents:
 
     async def make(self, spec: KeySpec, label: str, id_: bytes, hsm: str, role: bytes = b"") -> tuple[Generated, Write]:
         """The object's public half, and the write that ends the journal: commit it with what the object is for, or
-        call `undo`. Raises HsmError, StoreError; then nothing stays behind, at the latest after the next start."""
+        call `undo`. Raises HsmError, StoreError; then nothing stays behind, once the HSM is back or at the latest after
+        the next start: whoever asked does not wait for that."""
         hierarchy = self._hierarchy
         drafts = [Draft(INTENT, id_ + role, 0, encode(IntentBody(FORMAT, label, id_, hsm)))]
         intent = await hierarchy.sealing.seal(hierarchy.root, drafts)
@@ -31,7 +39,7 @@ class Intents:
         try:
             generated = await hierarchy.hsms.of(hsm).generate_resident(spec, label, id_)
         except HsmError:
-            await self.undo(label, id_, hsm, role)
+            drive(self.undo(label, id_, hsm, role), _leave)
             raise
         return generated, Write(INTENT, id_ + role, 1, None)
 
@@ -47,18 +55,30 @@ class Intents:
 
     async def recover(self) -> int:
         """At start, before requests: destroy what was made for what never came to be; how many intents there were.
-        Raises Refusal(store.damaged), HsmError, StoreError."""
+        Intents on an HSM that is not there stay for a later start, unless it is the first. Raises
+        Refusal(store.damaged), HsmError, StoreError."""
         hierarchy = self._hierarchy
-        count = 0
-        while records := await hierarchy.store.query(INTENT):
+        count, after = 0, b""
+        while records := await hierarchy.store.query(INTENT, after=after):
+            after = records[-1].id
             plains = await hierarchy.sealing.open(hierarchy.root, records)
             for record, plain in zip(records, plains, strict=True):
                 body = decode(IntentBody, plain)
-                if not await self._exists(body.id):
-                    await hierarchy.hsms.of(body.hsm).destroy_resident(body.label, body.id)
+                if not await self._exists(body.id) and not await self._destroyed(body):
+                    continue
                 await hierarchy.store.commit(Unit((Write(INTENT, record.id, record.version, None),)))
                 count += 1
         return count
+
+    async def _destroyed(self, body: IntentBody) -> bool:
+        """False where the object's HSM, not the first one, is not there to say."""
+        try:
+            await self._hierarchy.hsms.of(body.hsm).destroy_resident(body.label, body.id)
+        except (HsmError, Refusal):
+            if body.hsm == HOME:
+                raise
+            return False
+        return True
 
     async def _exists(self, id_: bytes) -> bool:
         """Whether a key version, or a vault (its data key is counted), has this object: an intent beside it was put
