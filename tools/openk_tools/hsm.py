@@ -136,7 +136,8 @@ def _judge(row: Answer) -> int:
     state = row.get("state")
     if state == "up":
         return 0 if row.get("workers") == row.get("configured") else _DEGRADED
-    return _DEGRADED if state in _PASSING else _FAILED
+    # Where a member refuses requests, the others of its group serve: the group's own row says whether any does.
+    return _DEGRADED if state in _PASSING or row.get("group") is not None else _FAILED
 
 
 # --- objects ---

@@ -115,6 +115,20 @@ def test_progress_is_drawn_on_a_terminal(tmp_path: Path) -> None:
     assert "━" not in quiet.out.decode() + quiet.err
 
 
+@pytest.mark.parametrize(
+    ("together", "member", "status"), [("up", "up", 0), ("up", "diverged", 1), ("down", "down", 69)]
+)
+def test_a_member_that_fails_does_not_fail_its_group(tmp_path: Path, together: str, member: str, status: int) -> None:
+    def row(name: str, state: str, group: str | None) -> dict[str, object]:
+        return {"hsm": name, "group": group, "state": state, "workers": 1, "configured": 1, "advice": ""}
+
+    rows = [row("both", together, None), row("north", together, "both"), row("south", member, "both")]
+    with with_answers(tmp_path, status={"hsms": rows}) as daemon:
+        ran = openk(daemon, "status")
+    assert ran.status == status
+    assert [line[:7] for line in ran.out.decode().splitlines()] == ["HSM    ", "both   ", "  north", "  south"]
+
+
 def test_names_of_hsms_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENK_SOCKET", str(tmp_path / "s"))
     monkeypatch.setenv("_OPENK_COMPLETE", "bash_complete")
