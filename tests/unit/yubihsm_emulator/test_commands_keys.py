@@ -335,3 +335,37 @@ def test_any_bytes_are_answered_or_refused(stocked: Bench, command: Command, dat
     assert command in TABLE
     with contextlib.suppress(DeviceError):
         stocked.call(command, (bytes(2) if keyed else b"") + data)
+
+
+NOBODY = 0xFFFF
+LOGGED = [
+    # command, first bytes of the request, reply, the two keys that the audit log names
+    *((command, u16(0, 7), u16(7), 7, NOBODY) for command in MINE if command.name.startswith(("PUT", "GENERATE"))
+      and command is not Command.PUT_RSA_WRAPPED_KEY),
+    *((use.command, u16(7, 8), b"reply", 7, NOBODY) for use in USES if use.command is not Command.REWRAP_OTP_AEAD),
+    (Command.GET_PUBLIC_KEY, u16(7), b"reply", 7, NOBODY),
+    (Command.REWRAP_OTP_AEAD, u16(7, 8), b"reply", 7, 8),
+    (Command.SIGN_SSH_CERTIFICATE, u16(7, 8), b"reply", 7, 8),
+    (Command.SIGN_ATTESTATION_CERTIFICATE, u16(7, 8), b"reply", 7, 8),
+    (Command.EXPORT_WRAPPED, u16(7) + b"\x03" + u16(8), b"reply", 7, 8),
+    (Command.EXPORT_RSA_WRAPPED, u16(7) + b"\x03" + u16(8), b"reply", 7, 8),
+    (Command.GET_RSA_WRAPPED_KEY, u16(7) + b"\x03" + u16(8), b"reply", 7, 8),
+    (Command.IMPORT_WRAPPED, u16(7), b"\x03" + u16(8), 7, 8),
+    (Command.IMPORT_RSA_WRAPPED, u16(7), b"\x03" + u16(8), 7, 8),
+    (Command.PUT_RSA_WRAPPED_KEY, u16(7) + b"\x03" + u16(0), b"\x03" + u16(8), 7, 8),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "request_", "reply", "target", "second"), LOGGED)
+def test_the_audit_log_names_the_keys(
+    command: Command, request_: bytes, reply: bytes, target: int, second: int
+) -> None:
+    spec = TABLE[command]
+    assert (spec.target(request_, reply), spec.second(request_, reply)) == (target, second)
+    if reply != b"reply":  # what was not made or brought in has no id
+        assert NOBODY in {spec.target(request_, None), spec.second(request_, None)}
+    assert not spec.in_clear
+
+
+def test_the_log_of_every_command_with_keys_is_tested() -> None:
+    assert {row[0] for row in LOGGED} == set(MINE)
