@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -30,7 +30,7 @@ _INFO: Final = struct.Struct(">QHHHBBBB40sQ")
 _TARGET: Final = struct.Struct(">HB")
 _HEAD: Final = struct.Struct(">H40sHQB")
 _STORAGE: Final = struct.Struct(">5H")
-_KINDS: Final = {
+_KINDS: Final[dict[int, str]] = {
     OBJECT.OPAQUE: "data",
     OBJECT.AUTHENTICATION_KEY: "authentication",
     OBJECT.ASYMMETRIC_KEY: "private",
@@ -88,9 +88,7 @@ class Objects:
 
     def describe(self, number: int, type_: int) -> Found:
         answer = self._device.ask(COMMAND.GET_OBJECT_INFO, _TARGET.pack(number, type_))
-        if len(answer) != _INFO.size:
-            raise HsmError("the device's description of an object has an impossible length")
-        return Found(*_INFO.unpack(answer))
+        return Found(*_exactly(_INFO, answer))
 
     def only(self, spec: KeySpec, label: str, id_: bytes) -> int | None:
         """The number of the one key of that name, asserted to be as openk makes it; None where there is none.
@@ -138,7 +136,7 @@ class Objects:
         return number, self.public_key(number, spec)
 
     def room(self) -> Room:
-        total, free, _, pages, _ = _STORAGE.unpack(self._device.ask(COMMAND.GET_STORAGE_INFO))
+        total, free, _, pages, _ = _exactly(_STORAGE, self._device.ask(COMMAND.GET_STORAGE_INFO))
         return Room(total, free, pages)
 
     def _require_room(self, kind: Kind) -> None:
@@ -156,7 +154,7 @@ class Objects:
         if KINDS[spec].type != OBJECT.ASYMMETRIC_KEY:
             return None
         answer = bytes(self._device.ask(COMMAND.GET_PUBLIC_KEY, struct.pack(">H", number)))
-        return _spki(answer[0], answer[1:])
+        return _spki(answer[:1], answer[1:])
 
     def destroy(self, label: str, id_: bytes) -> list[int]:
         """The numbers of the objects of that name, which are gone."""
@@ -171,7 +169,7 @@ class Objects:
     def _listed(self, number: int, type_: int) -> ObjectInfo:
         found = self.describe(number, type_)
         label, id_ = names.unpack(found.label, number)
-        return ObjectInfo(label, id_, _KINDS.get(OBJECT(type_), "secret"), _algorithm_name(found.algorithm))
+        return ObjectInfo(label, id_, _KINDS.get(type_, "secret"), _algorithm_name(found.algorithm))
 
     def attest(self, label: str, id_: bytes) -> list[bytes]:
         """The certificate that the device signs for a key with its built-in key, then the device's own where it has
@@ -204,7 +202,14 @@ def _algorithm_name(number: int) -> str:
     return NAMES.get(algorithm, algorithm.name.lower().replace("_", "-"))
 
 
-def _spki(algorithm: int, raw: bytes) -> bytes:
+def _exactly(form: struct.Struct, answer: memoryview) -> tuple[Any, ...]:  # Any: as struct gives it
+    if len(answer) != form.size:
+        raise HsmError("an answer of the device has an impossible length")
+    return form.unpack(answer)
+
+
+def _spki(kind: bytes, raw: bytes) -> bytes:
+    algorithm = int.from_bytes(kind, "big")
     key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
     try:
         if algorithm == ALGORITHM.EC_ED25519:

@@ -29,15 +29,13 @@ class Connector(YhsmBackend):
 
     def __init__(self, host: str, port: int) -> None:
         self._connection = HTTPConnection(host, port, timeout=CONNECT_WITHIN)
-        self._connected = False
 
     def transceive(self, msg: bytes) -> bytes:
         """Raises YubiHsmConnectionError: the frame may or may not have reached the device."""
         connection = self._connection
         try:
-            if not self._connected:
+            if cast("socket | None", connection.sock) is None:
                 connection.connect()
-                self._connected = True
                 cast(socket, connection.sock).settimeout(ANSWER_WITHIN)
             connection.request("POST", PATH, msg, _HEADERS)
             answer = connection.getresponse()
@@ -51,7 +49,6 @@ class Connector(YhsmBackend):
 
     def close(self) -> None:
         self._connection.close()
-        self._connected = False
 
 
 def open_transport(uri: HsmUri) -> YhsmBackend:
