@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     init.set_defaults(run=_init)
     tokens = commands.add_parser("tokens", help="list the tokens that a PKCS#11 module shows")
     tokens.add_argument("--module", help="path of the module (default: SoftHSM2)")
+    tokens.add_argument("--uri", help="instead: a pkcs11: URI, for its module and what that gets at its start")
     tokens.add_argument("--json", action="store_true")
     tokens.set_defaults(run=_tokens)
     unlatch = commands.add_parser("unlatch", help="allow one more try after a wrong PIN")
@@ -132,9 +133,11 @@ def _tokens(parsed: argparse.Namespace) -> int:
 
     from openk_hsm.pkcs11.discovery import list_tokens, load_module  # noqa: PLC0415
     from openk_hsm.provision import softhsm_module  # noqa: PLC0415
+    from openk_hsm.uri import parse_uri  # noqa: PLC0415
 
-    module: str = parsed.module or softhsm_module()
-    load_module(module)
+    uri = parse_uri(parsed.uri) if parsed.uri else None
+    module: str = uri.module if uri else parsed.module or softhsm_module()
+    load_module(module, uri.initialise if uri else "")
     found = list_tokens(module)
     lines = [
         f"slot {token.slot}: {token.label!r} serial={token.serial or '-'} model={token.model}"

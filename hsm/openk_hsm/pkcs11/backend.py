@@ -74,14 +74,17 @@ class Pkcs11Backend:
         module: Module = load_module(self._uri.module, self._uri.initialise)
         token = choose_token(list_tokens(self._uri.module), self._uri)
         quirks = quirks_of(token.manufacturer, token.model, token.library_manufacturer, token.library_version)
+        mechanisms = frozenset(list_mechanisms(self._uri.module, token.slot))
         sessions = Sessions(module, token, quirks)
-        self._sessions = sessions
-        sessions.log_in(pin)
-        self._module, self._token = module, token
-        self._mechanisms = frozenset(list_mechanisms(self._uri.module, token.slot))
-        self._objects = Objects(module, sessions.keeper, quirks)
-        self._data: DataWay = choose_data_way(module, sessions.worker, self._objects, self._mechanisms)
-        self._able: Capabilities = probe(self._objects, self._mechanisms, self._data)
+        try:
+            sessions.log_in(pin)
+            self._objects = Objects(module, sessions.keeper, quirks)
+            self._data: DataWay = choose_data_way(module, sessions.worker, self._objects, mechanisms)
+            self._able: Capabilities = probe(self._objects, mechanisms, self._data)
+        except HsmError:
+            sessions.close()
+            raise
+        self._module, self._token, self._sessions = module, token, sessions
         return token
 
     def open(self, region: memoryview, address: int, pin: Callable[[], memoryview]) -> TokenInfo:  # noqa: ARG002 - the module needs only the address
@@ -130,9 +133,7 @@ class Pkcs11Backend:
         """Every key of openk on the token, whoever asks for it later or never, is as openk made it, or Untrusted."""
         for kind in (ck.CKO_SECRET_KEY, ck.CKO_PRIVATE_KEY):
             for handle in self._objects.find([(ck.CKA_TOKEN, True), (ck.CKA_CLASS, kind)]):
-                label = self._label(handle)
-                if label.startswith(OURS):
-                    self._objects.assert_protected(handle, label)
+                self._objects.assert_protected(handle, OURS)
 
     def _root_data_algorithm(self) -> Algorithm:
         """What the root's data key is. It stays that when the token learns GCM later: what it sealed must open."""

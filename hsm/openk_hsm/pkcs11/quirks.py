@@ -99,7 +99,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     ),
     Family(
         "tpm2-pkcs11",
-        manufacturer="",
+        manufacturer="tpm2-software",
         model="",
         library=r"1\.",
         quirks=Quirks(inexpressible=frozenset({ck.CKA_COPYABLE})),

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openk_hsm import binding
+from openk_hsm.binding import Wrap
 from openk_hsm.errors import InvalidCiphertext
-from openk_hsm.seam import KeySpec
+from openk_hsm.seam import Algorithm, KeySpec, Purpose
 from openk_hsm.specs import ALGORITHM_NUMBERS, MECHANISMS, PURPOSE_NUMBERS, Attributes, bound_attributes, spec_of
 
 SPECS = st.sampled_from(sorted(MECHANISMS, key=str))
@@ -42,6 +43,51 @@ def test_the_authenticated_bytes_tell_context_from_blob(c1: bytes, k1: bytes, c2
     head = bytes(22)
     same = binding.authenticated(head, c1, k1) == binding.authenticated(head, c2, k2)
     assert same == ((c1, k1) == (c2, k2))
+
+
+WRAPPED = st.binary(min_size=16, max_size=200)
+PAIR = KeySpec(Algorithm.AES_256_CBC_HMAC, Purpose.ENCRYPT)
+
+
+@given(SPECS, IDS, WRAPPED, st.sampled_from(sorted(Wrap)), st.sets(st.sampled_from(sorted(Wrap))))
+def test_a_blob_says_how_it_was_wrapped_and_opens_only_where_that_is_done(
+    spec: KeySpec, wrapping: bytes, wrapped: bytes, way: Wrap, done: set[Wrap]
+) -> None:
+    wrapped = wrapped[: len(wrapped) - len(wrapped) % 8]
+    blob = binding.assemble(binding.header(spec, wrapping, way), bytes(32), wrapped)
+    if way in done:
+        head, _, body = binding.split(blob, spec, wrapping, frozenset(done))
+        assert (Wrap(head[1]), body) == (way, wrapped)
+    else:
+        with pytest.raises(InvalidCiphertext, match=f"this token does not do .{way.name}"):
+            binding.split(blob, spec, wrapping, frozenset(done))
+    assert binding.spec_in(blob) == spec
+
+
+@given(st.binary(min_size=1, max_size=100), st.binary(min_size=1, max_size=100))
+def test_a_pair_comes_apart_as_it_was_joined(first: bytes, second: bytes) -> None:
+    assert binding.split_pair(binding.join_pair(first, second)) == (first, second)
+
+
+@given(st.binary(min_size=2, max_size=100))
+def test_what_is_no_pair_is_refused(wrapped: bytes) -> None:
+    try:
+        first, second = binding.split_pair(wrapped)
+    except InvalidCiphertext:
+        return
+    assert binding.join_pair(first, second) == wrapped
+
+
+def test_a_pair_is_a_key_of_its_own_kind() -> None:
+    """What one key sealed is not opened with two, nor the other way round: the blob's kind is bound."""
+    single = KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT)
+    assert binding.is_pair(PAIR)
+    assert not binding.is_pair(single)
+    blob = binding.assemble(binding.header(PAIR, bytes(16), Wrap.CBC), bytes(32), bytes(64))
+    assert binding.spec_in(blob) == PAIR
+    with pytest.raises(InvalidCiphertext):
+        binding.split(blob, single, bytes(16), frozenset(Wrap))
+    assert binding.spec_in(blob[:20]) is None
 
 
 def test_ids_of_wrapping_keys_differ_by_everything_that_names_them() -> None:

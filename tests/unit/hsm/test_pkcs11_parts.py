@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -20,7 +22,9 @@ from openk_hsm.errors import (
 from openk_hsm.pkcs11 import codes, public
 from openk_hsm.pkcs11 import constants as ck
 from openk_hsm.pkcs11.discovery import TokenFound, choose_token
-from openk_hsm.pkcs11.templates import expected, generated, kind_of, unwrapped
+from openk_hsm.pkcs11.module import Template
+from openk_hsm.pkcs11.quirks import Quirks
+from openk_hsm.pkcs11.templates import expected, generated, kind_of, tightened, unwrapped
 from openk_hsm.seam import Algorithm
 from openk_hsm.specs import MECHANISMS
 from openk_hsm.uri import parse_uri
@@ -126,9 +130,55 @@ def test_one_token_is_chosen_or_it_is_said_why_not() -> None:
     uri = parse_uri("pkcs11:token=a;serial=2?module-path=/m.so")
     assert choose_token([one, two], uri) is two
     loose = parse_uri("pkcs11:token=a?module-path=/m.so")
-    with pytest.raises(HsmError, match="add serial="):
+    with pytest.raises(HsmError, match="add serial=") as refused:
         choose_token([one, two], loose)
+    assert "'a' serial=1 slot-id=1; 'a' serial=2 slot-id=1" in str(refused.value)
     with pytest.raises(HsmError, match="not initialised"):
         choose_token([found("a", "1", ready=False)], loose)
     with pytest.raises(HsmError, match="no token matches"):
         choose_token([found("b", "1")], loose)
+
+
+def test_what_a_token_cannot_express_is_neither_set_nor_asserted() -> None:
+    quirks = Quirks(inexpressible=frozenset({ck.CKA_COPYABLE}), unwraps_loosely=True)
+    for spec in MECHANISMS:
+        asserted = {kind for kind, _ in expected(spec, token=False, quirks=quirks)}
+        assert ck.CKA_COPYABLE not in asserted
+        assert ck.CKA_MODIFIABLE in asserted
+        for template in (
+            generated(spec, [], token=True, extractable=False, quirks=quirks),
+            unwrapped(spec, quirks),
+            tightened(spec, quirks),
+        ):
+            assert ck.CKA_COPYABLE not in [template.array[index].type for index in range(template.count)]
+
+
+def test_a_key_that_is_unwrapped_loosely_is_modifiable_until_it_was_copied() -> None:
+    quirks = Quirks(unwraps_loosely=True)
+    for spec in MECHANISMS:
+        assert modifiable(unwrapped(spec, quirks))
+        assert not modifiable(tightened(spec, quirks))
+        assert not modifiable(unwrapped(spec))
+
+
+def modifiable(template: Template) -> bool:
+    rows = {template.array[index].type: template.array[index].value for index in range(template.count)}
+    return ctypes.string_at(rows[ck.CKA_MODIFIABLE], 1) == b"\x01"
+
+
+@given(st.dictionaries(st.sampled_from(["token", "serial", "model", "slot-id"]), st.sampled_from(["1", "2", "3"])))
+def test_the_chosen_token_fits_the_uri_and_no_other_does(wanted: dict[str, str]) -> None:
+    tokens = [
+        TokenFound(slot, label, serial, model, "x", "1", True, True, "")
+        for slot, label, serial, model in ((1, "1", "1", "1"), (2, "1", "2", "1"), (3, "2", "3", "1"))
+    ]
+    have = [{"token": t.label, "serial": t.serial, "model": t.model, "slot-id": str(t.slot)} for t in tokens]
+    fitting = [t for t, h in zip(tokens, have, strict=True) if wanted.items() <= h.items()]
+    path = ";".join(f"{name}={value}" for name, value in wanted.items())
+    uri = parse_uri(f"pkcs11:{path}?module-path=/m.so")
+    if len(fitting) == 1:
+        assert choose_token(tokens, uri) is fitting[0]
+    else:
+        with pytest.raises(TokenMissing) as refused:
+            choose_token(tokens, uri)
+        assert all(f"serial={token.serial}" in str(refused.value) for token in fitting)
