@@ -1,52 +1,47 @@
-"""The lanes of the configured HSMs: started, and each held to the token that the store knows.
-
-A store is bound to its HSMs: vault keys open under the root keys of one token only, so another token behind the same
-name is a mistake that must be told before anything is made with it.
-"""
+"""The lanes of the configured HSMs: started, sealed and unsealed, and how they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
 import trio
 
+from openk_daemon.bindings import AnyLane, Bindings, Commit
 from openk_daemon.config import Config, Hsm
 from openk_daemon.hsms import HOME, Device, Hsms
 from openk_daemon.observe.health import OK, Finding, State
 from openk_daemon.observe.log import Log
-from openk_daemon.store.seam import Foreign, Record, Store, Write
+from openk_daemon.store.seam import Write
 from openk_hsm.dialling import Limits
 from openk_hsm.errors import HsmError
 from openk_hsm.group import GroupLane
 from openk_hsm.lane import WorkerLane
-from openk_hsm.pending import Flow, settle
 from openk_hsm.reactor import Reactor
 from openk_hsm.seam import LaneHealth, LaneState, TokenInfo
-
-IDENTITY: Final = "hsm-identity"
-"""Kind of the records that bind a store to its HSMs: id is the HSM's name (as records have it), body the identity."""
-_LOOK: Final = 1.0
-"""Seconds between looks whether an HSM that was not there at the start has come."""
 
 _TROUBLES: Final[Mapping[LaneState, str]] = {
     LaneState.LATCHED: "the token refused the PIN; it is not tried again: openk-hsm unlatch",
     LaneState.DIVERGED: "its root keys are not its group's; it is not used: docs/operations.md",
 }
 
-AnyLane = WorkerLane | GroupLane
-Commit = Callable[[str, Write], Flow[None]]
-"""Makes an audit entry and a write durable together."""
-
 
 class Lanes:
     """Every configured HSM's lane, running in `nursery` until that is cancelled."""
 
     def __init__(
-        self, nursery: trio.Nursery, config: Config, log: Log, reactor: Reactor, *, sealed: bool = False
+        self,
+        nursery: trio.Nursery,
+        config: Config,
+        log: Log,
+        reactor: Reactor,
+        bindings: Bindings,
+        *,
+        sealed: bool = False,
     ) -> None:
-        """`reactor`: one that runs. `sealed`: from the start; see `unseal`."""
+        """`reactor`: one that runs. `bindings`: the store's. `sealed`: from the start; see `unseal`."""
+        self._bindings = bindings
         self._config = config
         self.reactor = reactor
         make = partial(WorkerLane, report=partial(_report, log), sealed=sealed, reactor=reactor)
@@ -63,7 +58,9 @@ class Lanes:
             if name not in members
         }
         self.hsms = Hsms(self._lanes)
-        for lane in self._lanes.values():
+        for name, lane in self._lanes.items():
+            if name != self.hsms.home or isinstance(lane, GroupLane):  # another token for the first ends the start
+                bindings.expect(HOME if name == self.hsms.home else name, lane)
             nursery.start_soon(lane.run)
 
     def _group(self, name: str, members: Sequence[str]) -> GroupLane:
@@ -160,49 +157,18 @@ class Lanes:
         """Hold the first HSM to the token of this identity."""
         self._lanes[self.hsms.home].expect(identity)
 
+    async def due_binding(self, token: TokenInfo) -> Write | None:
+        """What binds the store to the first HSM, or None. Raises Foreign where it is bound to another: asked before the
+        log is recovered, which another token's key could not check."""
+        return await self._bindings.due(HOME, self._lanes[self.hsms.home], token)
+
+    async def bind_others(self, commit: Commit) -> None:
+        await self._bindings.bind_others(self.hsms, self._lanes, commit)
+
     def pump(self) -> None:
         """Give workers what waits. Happens by itself once a tick of the loop."""
         for lane in self._lanes.values():
             lane.pump()
-
-    async def is_bound(self, store: Store, token: TokenInfo) -> bool:
-        """Whether the store is bound to this token, the first HSM's; the first start binds it. Raises Foreign where
-        it is bound to another: asked before the log is recovered, which another token's key could not check."""
-        bound = await settle(_read(store, HOME))
-        if bound is not None and bound.body != token.identity:
-            raise Foreign("this state folder was made with another HSM token: use that token, or another state folder")
-        return bound is not None
-
-    async def bind_others(self, store: Store, commit: Commit) -> None:
-        """Bind the store to each other HSM, once that is there; refuse one that is not the one it was."""
-        async with trio.open_nursery() as nursery:
-            for name, lane in self._lanes.items():
-                if name != self.hsms.home:
-                    bound = await settle(_read(store, name))
-                    if bound is not None:
-                        lane.expect(bound.body)
-                    else:
-                        nursery.start_soon(_bind, name, lane, commit)
-
-
-async def _bind(name: str, lane: AnyLane, commit: Commit) -> None:
-    while True:
-        try:
-            token = await lane.ready()
-        except HsmError:
-            await trio.sleep(_LOOK)
-            continue
-        await settle(commit(f'{{"event":"store.bound","hsm":"{name}"}}', binding(name, token)))
-        return
-
-
-def binding(name: str, token: TokenInfo) -> Write:
-    """The record that binds a store to the HSM of that name."""
-    return Write(IDENTITY, name.encode(), 0, token.identity)
-
-
-async def _read(store: Store, name: str) -> Record | None:
-    return await store.read(IDENTITY, name.encode())
 
 
 def _limits(config: Config, hsm: Hsm) -> Limits:

@@ -25,6 +25,7 @@ import trio
 
 from openk_daemon.audit.ledger import LogLedger, Rules
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable
+from openk_daemon.bindings import read_bindings
 from openk_daemon.call import Handler, Plain
 from openk_daemon.config import Config, ConfigError
 from openk_daemon.doors.scrape import Scrape
@@ -40,11 +41,11 @@ from openk_daemon.handlers.system import SystemHandlers
 from openk_daemon.handlers.vaults import VaultHandlers
 from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.hierarchy.records import UNAUDITED
-from openk_daemon.hsms import HOME, audit_key_of
+from openk_daemon.hsms import audit_key_of
 from openk_daemon.identity.peer import Identifier
 from openk_daemon.intake import intakes
 from openk_daemon.keys.keyring import KeyLimits, Keyring
-from openk_daemon.lanes import Lanes, binding
+from openk_daemon.lanes import Lanes
 from openk_daemon.notices import Notices
 from openk_daemon.observe.health import OK, Finding, Health, State
 from openk_daemon.observe.log import Category, Log
@@ -342,7 +343,8 @@ async def opened(ground: Ground) -> AsyncGenerator[Daemon]:
             below.start_soon(reactor.run)
             below.start_soon(store.run)
             kept = await read_kept(store)
-            lanes = Lanes(below, config, log.child(Category.HSM), reactor, sealed=kept.closed)
+            bindings = await read_bindings(store, config.hsm)
+            lanes = Lanes(below, config, log.child(Category.HSM), reactor, bindings, sealed=kept.closed)
             token = await _first_token(ground, lanes, kept)
             ledger = _ledger(config, store, lanes.hsms.default, token)
             async with _recovered(ground, store, lanes, token, ledger, kept) as daemon:
@@ -381,7 +383,7 @@ async def _awaited_token(ground: Ground, lanes: Lanes) -> TokenInfo:
 async def _recovered(
     ground: Ground, store: SqliteStore, lanes: Lanes, token: TokenInfo, ledger: LogLedger, kept: Kept
 ) -> AsyncGenerator[Daemon]:
-    bound = await lanes.is_bound(store, token)
+    due = await lanes.due_binding(token)
     sealed = lanes.hsms.home in lanes.sealed
     recovery = await ledger.recover(signing=not sealed)
     if recovery.disagreements:
@@ -396,9 +398,9 @@ async def _recovered(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ledger.run)
-            if not bound:
-                await settle(_record(ledger, '{"event":"store.bound"}', binding(HOME, token)))
-            nursery.start_soon(lanes.bind_others, store, partial(_record, ledger))
+            if due is not None:
+                await settle(_record(ledger, '{"event":"store.bound"}', due))
+            nursery.start_soon(lanes.bind_others, partial(_record, ledger))
             told = token_record(kept, token)
             if told is not None:
                 await settle(_record(ledger, '{"event":"hsm.token"}', told))

@@ -163,6 +163,7 @@ class GroupLane(Calls):
             busy=sum(health.busy for health in each),
             rejected=sum(health.rejected for health in each),
             trips=sum(health.trips for health in each),
+            refusals=sum(health.refusals for health in each),
         )
 
     @property
@@ -205,6 +206,17 @@ class GroupLane(Calls):
             if not any(member.state in _WAIT_WITH for member in self.members):
                 return await self._chosen().ready()
             await self._changed.wait()
+
+    async def gathered(self, seconds: float) -> None:
+        """Wait until every member was there once, but no longer than that."""
+        with trio.move_on_after(seconds):
+            while any(member.token is None for member in self.members):
+                await self._changed.wait()
+
+    @property
+    def identities(self) -> frozenset[bytes]:
+        """Of the members' tokens that have been there."""
+        return frozenset(member.token.identity for member in self.members if member.token is not None)
 
     def expect(self, identity: bytes) -> None:
         """Serve with root keys of this identity only."""

@@ -39,6 +39,8 @@ from openk_hsm.seam import (
     Wrapped,
 )
 
+GROUP: Final = b"g"
+"""Begins a group's identity, which is one byte longer than a token's."""
 _QUESTION: Final = b"openk.group.1: which root keys are these?"
 _CONTEXT: Final = b"openk.group.1: a key that shows its wrapping key"
 _SLOT: Final = AUDIT_KEY.slot + 1
@@ -60,7 +62,12 @@ class _Answers:
 
     @property
     def identity(self) -> bytes:
-        return hashlib.sha256(b"openk.group\0" + self.root + self.audit).digest()
+        return GROUP + hashlib.sha256(b"openk.group\0" + self.root + self.audit).digest()
+
+
+def is_group_identity(identity: bytes) -> bool:
+    """Whether that is a group's `TokenInfo.identity`, not a token's."""
+    return len(identity) == len(GROUP) + hashlib.sha256().digest_size
 
 
 class Kinship:

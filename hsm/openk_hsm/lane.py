@@ -106,7 +106,7 @@ class WorkerLane(Calls):
         self._ever_up = False
         self._open = not sealed  # False: the breaker fails requests at once
         self._seal = LaneSeal(sealed=sealed)
-        self._restarts = self._busy = self._rejected = self._trips = 0
+        self._restarts = self._busy = self._rejected = self._trips = self._refusals = 0
         self._kept_alive = self._since
         self._dealer = Dealer(self._waiting, self._links)
         self.pump = self._dealer.pump
@@ -166,6 +166,7 @@ class WorkerLane(Calls):
             busy=self._busy,
             rejected=self._rejected + self._quarantine.refused,
             trips=self._trips,
+            refusals=self._refusals,
         )
 
     @property
@@ -397,6 +398,7 @@ class WorkerLane(Calls):
             return
         if isinstance(error, Sealed) and self._links:
             return  # it is about to see that another has unsealed the token
+        self._refusals += 1
         self._report("hsm worker refuses", {"lane": self.name, "code": error.code, "text": str(error)})
         self._refusal = error
         if isinstance(error, WrongPin | Sealed | Untrusted) and not self._links and self._open:

@@ -249,7 +249,8 @@ class LaneHealth:
     """`refusal`: code of why the worker that connected last does not serve, else empty. `retry_after`: seconds, while
     requests are refused at once. Counts since the start: `restarts` of workers; operations `replayed`, `quarantined`
     (workers died under them), `timed_out`, refused because of full queues (`busy`) or because the breaker was open or
-    such an operation was quarantined (`rejected`); `trips`: how often the breaker opened."""
+    such an operation was quarantined (`rejected`); `trips`: how often the breaker opened; `refusals`: workers that connected and could not
+    serve, because of device, token or PIN."""
 
     name: str
     state: LaneState
@@ -265,6 +266,7 @@ class LaneHealth:
     busy: int = 0
     rejected: int = 0
     trips: int = 0
+    refusals: int = 0
 
 
 class Lane(Protocol):

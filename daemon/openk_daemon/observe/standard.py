@@ -18,6 +18,7 @@ MEMORY_DEGRADED: Final = 0.8
 LAG_DEGRADED: Final = 4
 """Unsigned entries, in multiples of `audit.checkpoint_entries`."""
 _UP: Final = "up"
+_ODD: Final = "diverged"
 _PASSING: Final = ("starting", "restarting")
 
 
@@ -38,6 +39,18 @@ class LaneReading(Protocol):
     def restarts(self) -> int: ...
     @property
     def replayed(self) -> int: ...
+    @property
+    def quarantined(self) -> int: ...
+    @property
+    def timed_out(self) -> int: ...
+    @property
+    def busy(self) -> int: ...
+    @property
+    def rejected(self) -> int: ...
+    @property
+    def trips(self) -> int: ...
+    @property
+    def refusals(self) -> int: ...
 
 
 class MemoryReading(Protocol):
@@ -110,6 +123,17 @@ def _watch_lanes(metrics: Metrics, lanes: Callable[[], Sequence[LaneReading]]) -
     restarts, replayed = each(lambda lane: lane.restarts), each(lambda lane: lane.replayed)
     metrics.watch("hsm_restarts_total", "Workers that were replaced.", restarts, Kind.COUNTER)
     metrics.watch("hsm_replayed_total", "Operations done again after a worker's death.", replayed, Kind.COUNTER)
+    metrics.watch("hsm_diverged", "1 while its root keys are not its group's.", each(lambda lane: lane.state == _ODD))
+    counted: tuple[tuple[str, str, Callable[[LaneReading], float]], ...] = (
+        ("hsm_quarantined_total", "Operations given up because workers died under them.", lambda one: one.quarantined),
+        ("hsm_timed_out_total", "Operations without an answer within their deadline.", lambda one: one.timed_out),
+        ("hsm_busy_total", "Operations refused because too many waited.", lambda one: one.busy),
+        ("hsm_rejected_total", "Operations refused while down or in quarantine.", lambda one: one.rejected),
+        ("hsm_breaker_opened_total", "Times the breaker opened.", lambda one: one.trips),
+        ("hsm_refusals_total", "Workers that could not serve: device, token or PIN.", lambda one: one.refusals),
+    )
+    for name, text, read in counted:
+        metrics.watch(name, text, each(read), Kind.COUNTER)
 
 
 def check_standard(health: Health, sources: Sources) -> None:
