@@ -31,7 +31,7 @@ from tests.hsm_contract.back_ends import BACK_ENDS, WITHOUT_WRAPPED_KEYS
 from tests.support.foreign_tokens import ForeignToken, opencryptoki, serving, softokn
 from tests.support.shim import Shim, compile_shim
 from tests.support.tokens import Token, answer, make_token, worker
-from tests.support.yubihsm import emulated, initialise
+from tests.support.yubihsm import EmulatedDevice, emulated, initialise, lane_of, make_roots
 
 SLOTS = count(FIRST_FREE_SLOT)
 
@@ -161,6 +161,22 @@ def shim_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shim(shim_module: Path, token: Token) -> Shim:
     """A token of the test's own, behind a module that can be spoilt."""
     return Shim(shim_module, token)
+
+
+@pytest.fixture(scope="session")
+def yubihsm() -> Iterator[EmulatedDevice]:
+    """A device with openk's authentication key and its root keys, which tests leave as they found it."""
+    with emulated() as device:
+        device.add_authentication_key()
+        with lane_of(device, complete=False) as lane:
+            make_roots(lane)
+        yield device
+
+
+@pytest.fixture
+def device(yubihsm: EmulatedDevice) -> Iterator[EmulatedDevice]:
+    yield yubihsm
+    yubihsm.fault("")
 
 
 @pytest.fixture(params=list(BACK_ENDS))

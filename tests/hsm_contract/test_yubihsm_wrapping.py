@@ -23,7 +23,7 @@ from openk_hsm.seam import (
     Purpose,
     Resident,
 )
-from openk_hsm.yubihsm.backend import DATA_OVERHEAD
+from openk_hsm.yubihsm.hot import DATA_OVERHEAD
 from tests.support.yubihsm_inline import InlineDevice, back_end_of
 
 DATA = KeySpec(Algorithm.AES_256_CCM, Purpose.ENCRYPT)
@@ -103,7 +103,7 @@ def test_garbage_never_opens(lanes: list[InlineLane], garbage: bytes, context: b
 def test_what_another_program_wrapped_with_the_same_key_does_not_open(lanes: list[InlineLane]) -> None:
     """WRAP DATA itself binds nothing: without the digest inside, any use of the key would make ciphertexts for us."""
     backend = back_end_of(lanes[0])
-    number, _ = backend._slots[ROOT_DATA_CCM.slot]
+    number, _ = backend._hot.keys[ROOT_DATA_CCM.slot]
     blob = bytes(backend._opened.ask(COMMAND.WRAP_DATA, number.to_bytes(2, "big"), b"x" * 80))
     with pytest.raises(InvalidCiphertext):
         opened(lanes[0], ROOT_DATA_CCM, blob, b"x" * 80)

@@ -25,6 +25,10 @@ from yubihsm.core import AuthSession
 from yubihsm.defs import AUDIT, CAPABILITY, COMMAND
 from yubihsm.objects import AuthenticationKey
 
+from openk_hsm.inline import InlineLane
+from openk_hsm.seam import ROOT_MAC, Algorithm, Mechanism, OpCode, Operation, Resident, roots
+from openk_hsm.uri import parse_uri
+from openk_hsm.yubihsm.backend import YubiHsmBackend
 from openk_hsm.yubihsm.kinds import ATTESTATION_NEEDS, DELEGATED_NEEDS, SESSION_NEEDS
 from openk_hsm.yubihsm.transport import Connector
 from tests.support.tokens import run_cli
@@ -118,3 +122,38 @@ def initialise(device: EmulatedDevice, folder: Path, uri: str = "", password: by
     pin.write_bytes(password + b"\n")
     run_cli("init", "--uri", uri or device.uri(), "--pin-file", str(pin), "--state", str(folder))
     return pin
+
+
+def lane_on(
+    device: EmulatedDevice,
+    *,
+    complete: bool = True,
+    state: Path | None = None,
+    password: bytes = PASSWORD,
+    key: int = OPENK_KEY,
+    **query: str,
+) -> InlineLane:
+    backend = YubiHsmBackend(parse_uri(device.uri(key, **query)), roots=complete, state=state)
+    pin = bytearray(password)
+    return InlineLane(backend, pin=lambda: memoryview(pin))
+
+
+@contextmanager
+def lane_of(device: EmulatedDevice, **how: object) -> Iterator[InlineLane]:
+    lane = lane_on(device, **how)  # type: ignore[arg-type]  # by name
+    try:
+        yield lane
+    finally:
+        lane.close()
+
+
+def make_roots(lane: InlineLane) -> None:
+    for root in roots(Algorithm.AES_256_CCM):
+        assert isinstance(root.source, Resident)
+        lane.generate_resident(root.spec, root.source.label, root.source.id).result()
+
+
+def mac(lane: InlineLane, data: bytes = b"question") -> bytes:
+    done = lane.submit(Operation(OpCode.MAC, 32, ROOT_MAC, Mechanism.HMAC_SHA_256, data)).result()
+    assert isinstance(done, bytes)
+    return done

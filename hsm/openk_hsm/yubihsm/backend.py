@@ -1,10 +1,6 @@
 """The YubiHSM 2 back end: one device, one session, one thread.
 
-data       WRAP DATA with an AES-256-CCM wrap key that can do nothing else; what AES-GCM would authenticate is
-           digested into the plaintext and compared in constant time after UNWRAP DATA:
-
-           nonce 13 | CCM( 00 | SHA-256(domain | AAD) 32 | data ) | tag 16            62 bytes more than the data
-
+data       WRAP DATA, the context's digest inside (hot.py)
 mac        SIGN HMAC        signatures, decryption, agreement: the device's commands, one each
 vault keys objects on the device (`data` and `mac`); nothing is wrapped, nothing imported
 """
@@ -12,36 +8,33 @@ vault keys objects on the device (`data` and `mac`); nothing is wrapped, nothing
 from __future__ import annotations
 
 import hashlib
-import hmac
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from yubihsm.backends import YhsmBackend
-from yubihsm.defs import ALGORITHM, CAPABILITY, COMMAND, OBJECT
+from yubihsm.defs import CAPABILITY, COMMAND, OBJECT
 
 from openk_hsm import journal
-from openk_hsm.errors import HsmError, InvalidCiphertext, InvalidInput, TokenUninitialised, Unsupported
+from openk_hsm.errors import HsmError, TokenUninitialised, Unsupported
 from openk_hsm.seam import (
     AUDIT_KEY,
     ROOT_MAC,
     Algorithm,
     Generated,
     KeySpec,
-    Mechanism,
     Notice,
     ObjectInfo,
-    OpCode,
     Resident,
     TokenInfo,
     roots,
 )
-from openk_hsm.specs import COORDINATE_BYTES, DIGEST_BYTES, OPCODES, RSA_BITS
+from openk_hsm.specs import OPCODES
 from openk_hsm.uri import HsmUri
 from openk_hsm.yubihsm.device import Device
 from openk_hsm.yubihsm.holder import Holder
+from openk_hsm.yubihsm.hot import Hot
 from openk_hsm.yubihsm.kinds import DELEGATED_NEEDS, KINDS, SESSION_NEEDS, capability_names, mechanisms_of
 from openk_hsm.yubihsm.log import DeviceLog
 from openk_hsm.yubihsm.login import Credentials
@@ -49,24 +42,7 @@ from openk_hsm.yubihsm.objects import Found, Objects, supported
 from openk_hsm.yubihsm.transport import open_transport
 
 IDENTITY_QUESTION: Final = b"openk.token-identity.1"
-DATA_OVERHEAD: Final = 62
-_DATA_DOMAIN: Final = b"openk.wrap-data.1\x00"
-_DIGEST: Final = 32
-_RANDOM: Final = 1024
 _ID: Final = struct.Struct(">H")
-_PSS: Final = struct.Struct(">BH")
-_MGF1: Final = {
-    20: ALGORITHM.RSA_MGF1_SHA1,
-    32: ALGORITHM.RSA_MGF1_SHA256,
-    48: ALGORITHM.RSA_MGF1_SHA384,
-    64: ALGORITHM.RSA_MGF1_SHA512,
-}
-_OAEP: Final = {
-    Mechanism.RSA_OAEP_SHA_1: "sha1",
-    Mechanism.RSA_OAEP_SHA_256: "sha256",
-    Mechanism.RSA_OAEP_SHA_384: "sha384",
-    Mechanism.RSA_OAEP_SHA_512: "sha512",
-}
 
 
 class YubiHsmBackend:
@@ -80,8 +56,6 @@ class YubiHsmBackend:
         self._transport: YhsmBackend | None = None
         self._holder: Holder | None = None
         self._device: Device | None = None
-        self._slots: dict[int, tuple[int, KeySpec]] = {}
-        self._region = memoryview(bytearray())
 
     def load(self) -> None:
         """Find the device, where it is on USB, with the libraries that takes: later the process may reach less."""
@@ -147,8 +121,13 @@ class YubiHsmBackend:
     def open(self, region: memoryview, address: int, pin: Callable[[], memoryview]) -> TokenInfo:  # noqa: ARG002 - bytes go through the session
         if self._device is None:
             self.log_in(pin)
-        self._region = region
-        self._slots.clear()
+        self._hot = Hot(self._opened, region)
+        self.random = self._hot.random
+        self.mac = self._hot.mac
+        self.sign = self._hot.sign
+        self.encrypt = self._hot.encrypt
+        self.decrypt = self._hot.decrypt
+        self.agree = self._hot.agree
         try:
             return self._open_roots() if self._roots else self._info(b"", b"")
         except HsmError:
@@ -165,10 +144,10 @@ class YubiHsmBackend:
                 raise TokenUninitialised(
                     f"the YubiHSM {self._opened.serial} has no {source.label}: run `openk-hsm init`"
                 )
-            self._slots[root.slot] = (number, root.spec)
-        mac, _ = self._slots[ROOT_MAC.slot]
+            self._hot.keys[root.slot] = (number, root.spec)
+        mac, _ = self._hot.keys[ROOT_MAC.slot]
         answer = bytes(self._opened.ask(COMMAND.SIGN_HMAC, _ID.pack(mac), IDENTITY_QUESTION))
-        audit, spec = self._slots[AUDIT_KEY.slot]
+        audit, spec = self._hot.keys[AUDIT_KEY.slot]
         return self._info(answer, self._objects.public_key(audit, spec) or b"")
 
     @property
@@ -199,115 +178,6 @@ class YubiHsmBackend:
             resident_vaults=True,
         )
 
-    # --- hot operations ---
-
-    def random(self, at: int, length: int) -> int:
-        region = self._region
-        for begin in range(at, at + length, _RANDOM):
-            size = min(_RANDOM, at + length - begin)
-            answer = self._opened.random(size)
-            if len(answer) != size:
-                raise HsmError("the device gave too few random bytes")
-            region[begin : begin + size] = answer
-        return length
-
-    def mac(self, slot: int, mechanism: Mechanism, at: int, length: int, out: int, room: int) -> int:
-        number, _ = self._key(slot, OpCode.MAC, mechanism)
-        return self._put(self._opened.ask(COMMAND.SIGN_HMAC, _ID.pack(number), self._in(at, length)), out, room)
-
-    def sign(self, slot: int, mechanism: Mechanism, at: int, length: int, out: int, room: int) -> int:
-        number, spec = self._key(slot, OpCode.SIGN, mechanism)
-        ask, target, data = self._opened.ask, _ID.pack(number), self._in(at, length)
-        if mechanism is Mechanism.EDDSA:
-            return self._put(ask(COMMAND.SIGN_EDDSA, target, data), out, room)
-        if mechanism is Mechanism.ECDSA:
-            return self._put(_raw(bytes(ask(COMMAND.SIGN_ECDSA, target, data)), spec.algorithm), out, room)
-        if length != DIGEST_BYTES[mechanism]:
-            raise InvalidInput(f"{mechanism.name} signs a digest of {DIGEST_BYTES[mechanism]} bytes")
-        if mechanism < Mechanism.RSA_PSS_SHA_256:
-            return self._put(ask(COMMAND.SIGN_PKCS1, target, data), out, room)
-        return self._put(ask(COMMAND.SIGN_PSS, target, _PSS.pack(_MGF1[length], length), data), out, room)
-
-    def encrypt(
-        self,
-        slot: int,
-        mechanism: Mechanism,
-        param: tuple[int, int],
-        aad: tuple[int, int],
-        data: tuple[int, int],
-        out: int,
-        room: int,
-    ) -> int:
-        number, _ = self._key(slot, OpCode.ENCRYPT, mechanism)
-        _refuse_param(param)
-        most = self._opened.most - DATA_OVERHEAD - 2
-        if data[1] > most:
-            raise InvalidInput(f"this YubiHSM wraps at most {most} bytes at once")
-        answer = self._opened.ask(COMMAND.WRAP_DATA, _ID.pack(number), self._bound(aad), self._in(*data))
-        return self._put(answer, out, room)
-
-    def decrypt(
-        self,
-        slot: int,
-        mechanism: Mechanism,
-        param: tuple[int, int],
-        aad: tuple[int, int],
-        data: tuple[int, int],
-        out: int,
-        room: int,
-    ) -> int:
-        number, spec = self._key(slot, OpCode.DECRYPT, mechanism)
-        target, sealed = _ID.pack(number), self._in(*data)
-        if mechanism is not Mechanism.WRAP_DATA:
-            return self._decrypt_oaep(target, mechanism, spec, sealed, out, room)
-        _refuse_param(param)
-        if not DATA_OVERHEAD <= len(sealed) <= self._opened.most - 2:
-            raise InvalidCiphertext("wrapped data have an impossible length")
-        opened = self._opened.ask(COMMAND.UNWRAP_DATA, target, sealed, invalid=InvalidCiphertext)
-        if len(opened) < _DIGEST or not hmac.compare_digest(opened[:_DIGEST], self._bound(aad)):
-            raise InvalidCiphertext("wrapped data belong to another context")
-        return self._put(opened[_DIGEST:], out, room)
-
-    def _decrypt_oaep(
-        self, target: bytes, mechanism: Mechanism, spec: KeySpec, sealed: memoryview, out: int, room: int
-    ) -> int:
-        if len(sealed) != RSA_BITS[spec.algorithm] // 8:
-            raise InvalidCiphertext("an OAEP block is as long as the key's modulus")
-        label = hashlib.new(_OAEP[mechanism]).digest()  # of no label
-        mgf1 = bytes((_MGF1[len(label)],))
-        opened = self._opened.ask(COMMAND.DECRYPT_OAEP, target, mgf1, sealed, label, invalid=InvalidCiphertext)
-        return self._put(opened, out, room)
-
-    def agree(self, slot: int, at: int, length: int, out: int, room: int) -> int:
-        number, spec = self._key(slot, OpCode.AGREE, Mechanism.ECDH)
-        point = self._in(at, length)
-        if length != 1 + 2 * COORDINATE_BYTES[spec.algorithm] or point[0] != 4:
-            raise InvalidInput("a peer's point is uncompressed and of the key's curve")
-        return self._put(self._opened.ask(COMMAND.DERIVE_ECDH, _ID.pack(number), point), out, room)
-
-    def _key(self, slot: int, code: OpCode, mechanism: Mechanism) -> tuple[int, KeySpec]:
-        found = self._slots.get(slot)
-        if found is None:
-            raise HsmError(f"no key is loaded in slot {slot}", device="YUBIHSM_SLOT")
-        codes = OPCODES.get(mechanism, _WRAP_DATA_CODES)
-        if mechanism not in mechanisms_of(found[1]) or code not in codes:
-            raise InvalidInput(f"the key is not for {mechanism.name}", device="YUBIHSM_PURPOSE")
-        return found
-
-    def _in(self, at: int, length: int) -> memoryview:
-        return self._region[at : at + length]
-
-    def _bound(self, aad: tuple[int, int]) -> bytes:
-        digest = hashlib.sha256(_DATA_DOMAIN)
-        digest.update(self._in(*aad))
-        return digest.digest()
-
-    def _put(self, answer: bytes | memoryview, out: int, room: int) -> int:
-        if len(answer) > room:
-            raise InvalidInput("the answer does not fit", device="YUBIHSM_ROOM")
-        self._region[out : out + len(answer)] = answer
-        return len(answer)
-
     # --- keys ---
 
     def load_resident(self, slot: int, spec: KeySpec, label: str, id_: bytes) -> None:
@@ -316,13 +186,13 @@ class YubiHsmBackend:
         number = self._objects.only(spec, label, id_)
         if number is None:
             raise HsmError(f"the YubiHSM has no key named {label!r}", device="YUBIHSM_OBJECT_NOT_FOUND")
-        self._slots[slot] = (number, spec)
+        self._hot.keys[slot] = (number, spec)
 
     def load_wrapped(self, slot: int, spec: KeySpec, kw: int, mac: int, context: bytes, blob: bytes) -> None:  # noqa: ARG002 - the seam's
         raise _no_wrapping()
 
     def unload(self, slot: int) -> None:
-        self._slots.pop(slot, None)
+        self._hot.keys.pop(slot, None)
 
     def generate(self, spec: KeySpec, kw: int, mac: int, context: bytes) -> Generated:  # noqa: ARG002 - the seam's
         raise _no_wrapping()
@@ -334,7 +204,7 @@ class YubiHsmBackend:
 
     def destroy_resident(self, label: str, id_: bytes) -> bool:
         gone = self._objects.destroy(label, id_)
-        for slot in [slot for slot, (number, _) in self._slots.items() if number in gone]:
+        for slot in [slot for slot, (number, _) in self._hot.keys.items() if number in gone]:
             self.unload(slot)
         return bool(gone)
 
@@ -358,7 +228,7 @@ class YubiHsmBackend:
         return {
             "backend": "yubihsm",
             "token": device.serial,
-            "loaded": str(len(self._slots)),
+            "loaded": str(len(self._hot.keys)),
             "objects": f"{room.objects - room.objects_free} of {room.objects}",
             "pages free": str(room.pages_free),
             "sessions opened": str(device.sessions),
@@ -381,24 +251,6 @@ class YubiHsmBackend:
         if self._holder is not None:
             self._holder.close()
             self._holder = None
-
-
-_WRAP_DATA_CODES: Final = frozenset({OpCode.ENCRYPT, OpCode.DECRYPT})
-
-
-def _refuse_param(param: tuple[int, int]) -> None:
-    if param[1]:
-        raise InvalidInput("a YubiHSM chooses the nonce of wrapped data itself")
-
-
-def _raw(der: bytes, algorithm: Algorithm) -> bytes:
-    """r || s, as the seam has it."""
-    size = COORDINATE_BYTES[algorithm]
-    try:
-        r, s = decode_dss_signature(der)
-        return r.to_bytes(size, "big") + s.to_bytes(size, "big")
-    except (ValueError, OverflowError):
-        raise HsmError("the device's signature is none") from None
 
 
 def _unsupported(spec: KeySpec) -> Unsupported:
