@@ -40,10 +40,11 @@ _log = logging.getLogger(__name__)
 
 class Group(NamedTuple):
     """What became of a group: a result for each item; `fault` when the group as a whole could not be written;
-    `seconds` it took."""
+    `entries` are the log's newest, up to `log_size`; `seconds` it took."""
 
     items: list[Item]
     results: list[Result]
+    entries: list[bytes]
     log_size: int
     fault: StoreError | None
     seconds: float = 0.0
@@ -109,14 +110,14 @@ class Committer:
     def _write_group(self, items: list[Item]) -> Group:
         try:
             if any(unit.writes for unit, _ in items):
-                results = self._write_in_transaction(items)
+                results, entries = self._write_in_transaction(items)
             else:
-                results = self._write_entries(items)
+                results, entries = self._write_entries(items)
         except apsw.Error as error:
             return self._give_up(items, translate(error), error)
         except Exception as error:  # noqa: BLE001 - this thread is the only one that writes: it must not end
             return self._give_up(items, StoreError(f"a mistake in the store: {type(error).__name__}"), error)
-        return Group(items, results, self._log_size, None)
+        return Group(items, results, entries, self._log_size, None)
 
     def _give_up(self, items: list[Item], fault: StoreError, cause: Exception) -> Group:
         fault.__cause__ = cause
@@ -127,9 +128,9 @@ class Committer:
             except apsw.Error as error:
                 _log.error("it could not be rolled back either: %s", error)
         self._pages = CHECKPOINT_PAGES  # moving pages out of the write-ahead log may make room
-        return Group(items, [fault.again() for _ in items], self._log_size, fault)
+        return Group(items, [fault.again() for _ in items], [], self._log_size, fault)
 
-    def _write_entries(self, items: list[Item]) -> list[Result]:
+    def _write_entries(self, items: list[Item]) -> tuple[list[Result], list[bytes]]:
         """The short way, for units that change nothing."""
         entries = [unit.entry for unit, _ in items if unit.entry is not None]
         first = self._log_size
@@ -137,10 +138,10 @@ class Committer:
         self._log_size = first + len(entries)
         sequence = self._sequence
         if len(entries) == len(items):
-            return [Committed(index, sequence) for index in range(first, self._log_size)]
-        return self._number(items, [True] * len(items), first, [sequence] * len(items))
+            return [Committed(index, sequence) for index in range(first, self._log_size)], entries
+        return self._number(items, [True] * len(items), first, [sequence] * len(items)), entries
 
-    def _write_in_transaction(self, items: list[Item]) -> list[Result]:
+    def _write_in_transaction(self, items: list[Item]) -> tuple[list[Result], list[bytes]]:
         writer = self._writer
         sequence = self._sequence
         accepted: list[bool] = []
@@ -160,7 +161,7 @@ class Committer:
         writer.execute("COMMIT")
         self._log_size = first + len(entries)
         self._sequence = sequence
-        return self._number(items, accepted, first, sequences)
+        return self._number(items, accepted, first, sequences), entries
 
     @staticmethod
     def _number(items: list[Item], accepted: list[bool], index: int, sequences: list[int]) -> list[Result]:

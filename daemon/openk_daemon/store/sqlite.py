@@ -16,12 +16,15 @@ from openk_daemon.store.committer import HANDFUL, Committer, Item
 from openk_daemon.store.database import Row, fetch, open_database, translate, unpack_entries
 from openk_daemon.store.folder import FolderLock, check_folder
 from openk_daemon.store.memory import do_nothing
+from openk_daemon.store.recent import Recent
 from openk_daemon.store.seam import Change, Committed, Record, StoreError, Unit
 from openk_hsm.pending import Pending, failed, resolved
 from openk_hsm.reactor import EDGE, READ, Reactor
 
 QUEUE: Final = 4096
 DEADLINE: Final = 10.0
+RECENT: Final = 8192
+"""Entries kept in memory: twice what gathers between two checkpoints of a busy log, about 3 MiB."""
 WATCH: Final = 1.0
 """Seconds between two looks at the commit thread."""
 
@@ -77,6 +80,7 @@ class SqliteStore:
         self._reactor = reactor or cast(Reactor, self._own)
         self._gathered: list[Item] = []  # in this round of the reactor: they leave together
         self._unsettled = 0
+        self._recent = Recent(RECENT)
 
     def _measure(self) -> tuple[int, int]:
         sizes: list[Row] = fetch(self._reader, "SELECT first + count FROM log ORDER BY first DESC LIMIT 1")
@@ -160,7 +164,7 @@ class SqliteStore:
         return resolved([_change(row) for row in rows])
 
     def entries(self, first: int, limit: int = 256) -> Pending[Sequence[bytes]]:
-        found: list[bytes] = []
+        found = self._recent.read(first, limit)
         try:
             while len(found) < limit and first + len(found) < self._size:
                 at = first + len(found)
@@ -225,6 +229,7 @@ class SqliteStore:
             self.last_group = len(group.items)
             self.last_seconds = group.seconds
             self._size = group.log_size
+            self._recent.add(group.log_size - len(group.entries), group.entries)
             self._failing = group.fault
             self._refusal = _CLOSED if self._closed else None
             for (_, pending), result in zip(group.items, group.results, strict=True):
