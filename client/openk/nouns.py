@@ -14,6 +14,9 @@ class System(Space[M]):
     health = Verb(system.health)
     info = Verb(system.info)
     metrics = Verb(system.metrics)
+    config = Verb(system.config)
+    config_changes = Verb(system.config_changes)
+    log_level = Verb(system.log_level)
     seal = Verb(system.seal)
     unseal = Verb(system.unseal)
 

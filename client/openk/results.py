@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from openk.answers import Answer
+from openk.answers import Answer, Value
 from openk.secret import Secret
 
 
@@ -325,6 +325,36 @@ class PolicyExplanation:
     errors: Sequence[str]
     flips: Sequence[str]
     facts: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A key of the daemon's configuration. `origin`: FILE:LINE, an environment variable, or default. `live`: a reload
+    changes it, otherwise a restart."""
+
+    key: str
+    value: Value
+    origin: str
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChange:
+    """`running` is in force, `files` is what the files say; None: not there."""
+
+    key: str
+    running: Value
+    files: Value
+    origin: str
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChanges:
+    """With `mistakes` there are no changes: a reload would be refused."""
+
+    changes: list[ConfigChange]
+    mistakes: list[str]
 
 
 @dataclass(frozen=True, slots=True)

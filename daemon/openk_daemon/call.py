@@ -97,7 +97,7 @@ class Sealed:
     length: int
 
 
-Plain = int | bool | str | bytes | None | Sequence["Plain"] | Mapping[str, "Plain"]
+Plain = int | bool | float | str | bytes | None | Sequence["Plain"] | Mapping[str, "Plain"]
 Answer = Mapping[str, Plain | Sealed | Mapping[str, Sealed]]
 
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from openk_daemon.config import Config, ConfigError, development, load
+from openk_daemon.config import Config, ConfigError, Loaded, read, read_development
+from openk_daemon.config_sources import PREFIX
 
 MISCONFIGURED: Final = 78
 """EX_CONFIG: starting again gains nothing before an operator changed something."""
@@ -21,15 +22,20 @@ _WORKERS_MOST: Final = 16
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 after a stop, 78, or 75 when what was missing (an HSM) may be there later."""
     parsed = _parser().parse_args(arguments)
+    # Copied: the process forgets its environment when it confines itself, and a reload needs these few again.
+    environment = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     try:
         if parsed.dev is not None:
-            config = development(parsed.dev, parsed.workers, parsed.on_tracer)
-            return _serve(config) if parsed.supervised else _supervise(parsed.dev, config)
-        config = load(parsed.config)
-        if parsed.check_config:
-            print(f"{parsed.config}: well formed")
+            loaded = read_development(parsed.dev, parsed.workers, parsed.on_tracer, environment)
+        else:
+            loaded = read(parsed.config, environment)
+        if parsed.show_config:
+            _show(loaded)
+        if parsed.check_config or parsed.show_config:
+            if parsed.check_config:
+                print(f"{parsed.config or parsed.dev}: well formed")
             return 0
-        return _serve(config)
+        return _supervise(parsed.dev, loaded.config) if parsed.dev and not parsed.supervised else _serve(loaded)
     except ConfigError as error:
         for mistake in error.mistakes:
             print(f"openkd: {mistake}", file=sys.stderr)
@@ -56,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         "--on-tracer", choices=("log", "seal", "exit"), default="log",
         help="with --dev: what daemon and workers do when another process traces them (log)",
     )  # fmt: skip
-    parser.add_argument("--check-config", action="store_true", help="with --config: read it, say what is wrong, stop")
+    parser.add_argument("--check-config", action="store_true", help="read the configuration, say what is wrong, stop")
+    parser.add_argument(
+        "--show-config", action="store_true", help="print what would be in force, and where each value was set; stop"
+    )
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     return parser
 
@@ -130,10 +139,17 @@ def _dev_token(folder: Path) -> str | None:
     return uri
 
 
-def _serve(config: Config) -> int:
+def _show(loaded: Loaded) -> None:
+    from openk_daemon.config_view import effective, origin  # noqa: PLC0415 - a daemon that serves does not need it yet
+
+    for setting in effective(loaded.config):
+        print(f"{setting.key} = {json.dumps(setting.value)}  # {origin(setting.key, loaded.origins)}")
+
+
+def _serve(loaded: Loaded) -> int:
     from openk_daemon.process import serve  # noqa: PLC0415 - --help and mistakes in the configuration need no event loop
 
-    return serve(config)
+    return serve(loaded)
 
 
 if __name__ == "__main__":

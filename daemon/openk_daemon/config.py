@@ -1,14 +1,16 @@
-"""The daemon's configuration: from a file, or for `openkd --dev DIR`. Nothing here reads the environment.
+"""The daemon's configuration: from files and a few variables, or for `openkd --dev DIR`.
 
-`load(path)` raises ConfigError with every mistake in the file; `development(folder)` furnishes a folder. What can be
-configured is in config_values.py.
+`read` raises ConfigError with every mistake in them and says where each value came from, `load` only gives the values;
+`development` furnishes a folder. What can be configured is in config_values.py and config_running.py, and nothing here
+looks at the environment by itself: it is handed in.
 """
 
 from __future__ import annotations
 
-from openk_daemon.config_development import development
-from openk_daemon.config_file import load
-from openk_daemon.config_values import Audit, Cache, Config, ConfigError, Hardening, Hsm, Limits, Log, Metrics, Socket
+from openk_daemon.config_development import development, read_development
+from openk_daemon.config_file import Loaded, load, methods_of, read
+from openk_daemon.config_running import Levels, Log, Rate, Tuning
+from openk_daemon.config_values import Audit, Cache, Config, ConfigError, Hardening, Hsm, Limits, Metrics, Socket
 
 __all__ = [
     "Audit",
@@ -17,10 +19,17 @@ __all__ = [
     "ConfigError",
     "Hardening",
     "Hsm",
+    "Levels",
     "Limits",
+    "Loaded",
     "Log",
     "Metrics",
+    "Rate",
     "Socket",
+    "Tuning",
     "development",
     "load",
+    "methods_of",
+    "read",
+    "read_development",
 ]

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
+import msgspec
+
+from openk_daemon.config_file import Loaded, Reading, origins_of
+from openk_daemon.config_running import Log
+from openk_daemon.config_sources import INCLUDE, Gathered, include, override
 from openk_daemon.config_values import (
     MEBIBYTE,
     SOCKET_PATH_MOST,
@@ -14,10 +21,10 @@ from openk_daemon.config_values import (
     ConfigError,
     Hardening,
     Hsm,
-    Log,
     OnTracer,
     Socket,
 )
+from openk_daemon.config_view import effective
 from openk_daemon.policy.shipped import SCHEMA, shipped_policies
 
 _LARGE_REGIONS: Final = 2
@@ -29,8 +36,14 @@ def development(folder: Path, workers: int = 1, on_tracer: OnTracer = "log") -> 
     once and are the developer's to edit from then on. The administrator is whoever starts it. `workers`: HSM processes.
 
     Raises ConfigError when the folder cannot be made, or its sockets' paths would be too long."""
+    config = _shape(folder, workers, on_tracer)
+    _furnish(config.state.parent, config)
+    return config
+
+
+def _shape(folder: Path, workers: int, on_tracer: OnTracer) -> Config:
     folder = Path(os.path.abspath(folder))
-    config = Config(
+    return Config(
         state=folder / "state",
         policies=folder / "policies",
         administrators=(os.getuid(),),
@@ -45,8 +58,31 @@ def development(folder: Path, workers: int = 1, on_tracer: OnTracer = "log") -> 
         hardening=Hardening(on_tracer=on_tracer),
         development=True,
     )
-    _furnish(folder, config)
-    return config
+
+
+def read_development(folder: Path, workers: int, on_tracer: OnTracer, environment: Mapping[str, str]) -> Loaded:
+    """`development`, with `conf.d` inside the folder and the variables of config_sources laid over it. Raises
+    ConfigError."""
+    development(folder, workers, on_tracer)
+    return _laid_over(folder, workers, on_tracer, environment)
+
+
+def _laid_over(folder: Path, workers: int, on_tracer: OnTracer, environment: Mapping[str, str]) -> Loaded:
+    base = _shape(folder, workers, on_tracer)
+    usual = {setting.key: setting.value for setting in effective(Config(hsm={"dev": Hsm()}))}
+    found = Gathered()
+    for setting in effective(base):
+        if setting.value != usual[setting.key] and setting.key != "development":
+            nested: object = setting.value
+            *tables, name = setting.key.split(".")
+            for part in (name, *reversed(tables)):
+                nested = {part: nested}
+            found.add(cast("dict[str, object]", nested), "openkd --dev", {})
+    include(base.state.with_name(INCLUDE), found)
+    override(environment, found)
+    config = msgspec.structs.replace(Reading("openkd --dev", found).config(), development=True)
+    again = partial(_laid_over, base.state.parent, workers, on_tracer, environment)
+    return Loaded(config, origins_of(found), again, (base.state.parent,))
 
 
 def _furnish(folder: Path, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""Read a configuration file strictly: every mistake at once, each with file, line, key and nearest match."""
+"""Read the configuration strictly: every mistake at once, each with file, line, key and nearest match."""
 
 from __future__ import annotations
 
@@ -6,64 +6,77 @@ import difflib
 import os
 import pwd
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, cast, get_type_hints
 
 import msgspec
 
+from openk.wire.methods import METHODS
+from openk_daemon.config_running import Rate
+from openk_daemon.config_sources import Gathered, gather
 from openk_daemon.config_values import SOCKET_PATH_MOST, Config, ConfigError, Hsm, decode
 
-_FILE_MOST: Final = 1 << 20
-_TABLE: Final = re.compile(r"\s*\[+\s*([^\]]+?)\s*\]+\s*(#.*)?$")
-_KEY: Final = re.compile(
-    r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'))*)\s*="
-)
+KINDS: Final = tuple(dict.fromkeys(name.partition(".")[0] + ".*" for name in METHODS))
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
-def load(path: Path) -> Config:
-    """The configuration in a TOML file. Raises ConfigError with every mistake in it."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_FILE_MOST + 1)
-    except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror}: name a readable file with --config"]) from error
-    if len(data) > _FILE_MOST:
-        raise ConfigError([f"{path}: larger than {_FILE_MOST} bytes: this is no configuration of openkd"])
-    try:
-        text = data.decode("utf-8")
-        values = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: byte {error.start} is not UTF-8: TOML files are UTF-8 text"]) from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError([f"{path}: not TOML: {error}"]) from error
-    return Reading(path, text).config(values)
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that holds, and where it came from. `origins`: by dotted key, of what is not the default.
+    `again` reads the same sources anew; it raises ConfigError."""
+
+    config: Config
+    origins: Mapping[str, str]
+    again: Callable[[], Loaded]
+    folders: tuple[Path, ...] = ()
+    """What `again` reads, besides the environment: a confined process must be let read it."""
+
+
+def load(path: Path, environment: Mapping[str, str] = MappingProxyType({})) -> Config:
+    """The configuration in a TOML file, in conf.d beside it and in `environment` (the few variables of
+    config_sources.VARIABLES). Raises ConfigError with every mistake in them."""
+    return read(path, environment).config
+
+
+def read(path: Path, environment: Mapping[str, str] = MappingProxyType({})) -> Loaded:
+    """`load`, with the origin of each value. Raises ConfigError."""
+    found = gather(path, environment)
+    config = Reading(str(path), found).config()
+    folder = Path(os.path.abspath(path)).parent
+    return Loaded(config, origins_of(found), lambda: read(path, environment), (folder,))
+
+
+def origins_of(found: Gathered) -> dict[str, str]:
+    return {".".join(key): place for key, place in found.places.items()}
 
 
 class Reading:
-    """One pass over one file, which gathers mistakes."""
+    """One pass over what was gathered, which collects mistakes."""
 
-    def __init__(self, path: Path, text: str) -> None:
-        self._path = path
-        self._lines = lines_of(text)
-        self._mistakes: list[str] = []
+    def __init__(self, name: str, found: Gathered) -> None:
+        """`name`: of the place where a mistake lies that no key names."""
+        self._name = name
+        self._found = found
+        self._mistakes: list[str] = list(found.mistakes)
 
-    def config(self, values: Mapping[str, object]) -> Config:
+    def config(self) -> Config:
         """The checked configuration. Raises ConfigError with all that was found."""
-        top = dict(values)
+        if self._found.mistakes:
+            raise ConfigError(self._mistakes)  # half a document would give mistakes that are none
+        top = dict(self._found.values)
         tables = {name: type_ for name, type_ in _fields(Config).items() if _is_table(type_)}
-        hsm = self._hsms(top.pop("hsm", {}))
-        chosen: dict[str, object] = {"hsm": hsm}
+        chosen: dict[str, object] = {"hsm": self._hsms(top.pop("hsm", {})), "rate": self._rates(top.pop("rate", {}))}
         for name, type_ in tables.items():
             if name in top:
                 chosen[name] = self._table((name,), top.pop(name), cast("type[msgspec.Struct]", type_))
         if isinstance(top.get("administrators"), list):
-            top["administrators"] = self._users(cast("list[object]", top["administrators"]))
-        scalars = {name: type_ for name, type_ in _fields(Config).items() if name not in tables and name != "hsm"}
+            top["administrators"] = self._users(("administrators",), cast("list[object]", top["administrators"]))
+        scalars = {name: type_ for name, type_ in _fields(Config).items() if name not in (*tables, "hsm", "rate")}
         del scalars["development"]  # `openkd --dev` only
-        chosen.update(self._values((), top, scalars, (*tables, "hsm")))
+        chosen.update(self._values((), top, scalars, (*tables, "hsm", "rate")))
         if not self._mistakes:
             config = Config(**chosen)  # type: ignore[arg-type]  # each value was checked against its field
             self._check(config)
@@ -84,6 +97,24 @@ class Reading:
                 self._mistake(("hsm", name), "sockets is missing")
         if not found:
             self._mistake(("hsm",), "no HSM is named: add a table [hsm.NAME] with `sockets`")
+        return found
+
+    def _rates(self, value: object) -> dict[str, object]:
+        if not isinstance(value, dict):
+            self._mistake(("rate",), "must be tables: [rate.NAME]")
+            return {}
+        found: dict[str, object] = {}
+        for name, table in cast("dict[str, object]", value).items():
+            if not _NAME.fullmatch(name):
+                self._mistake(("rate", name), "a limit's name is 1 to 32 of a-z, 0-9 and -")
+            given = table
+            if isinstance(table, dict):
+                fields = cast("dict[str, object]", table)
+                if isinstance(fields.get("users"), list):
+                    given = fields | {
+                        "users": self._users(("rate", name, "users"), cast("list[object]", fields["users"]))
+                    }
+            found[name] = self._table(("rate", name), given, Rate)
         return found
 
     def _table(self, at: tuple[str, ...], value: object, type_: type[msgspec.Struct]) -> msgspec.Struct | None:
@@ -111,20 +142,25 @@ class Reading:
                 hint = f"did you mean {'.'.join((*at, near[0]))}?" if near else f"known here: {', '.join(known)}"
                 self._mistake((*at, name), f"is not a key of openkd: {hint}")
                 continue
+            if _is_table(types[name]):
+                table = self._table((*at, name), value, cast("type[msgspec.Struct]", types[name]))
+                if table is not None:
+                    found[name] = table
+                continue
             try:
                 found[name] = decode(value, types[name])
             except msgspec.ValidationError as error:
                 self._mistake((*at, name), str(error).removesuffix(" - at `$`"))
         return found
 
-    def _users(self, users: list[object]) -> list[object]:
+    def _users(self, at: tuple[str, ...], users: list[object]) -> list[object]:
         """User names replaced by their uids; what is neither is left for the type check."""
         uids: list[object] = []
         for user in users:
             try:
                 uids.append(pwd.getpwnam(user).pw_uid if isinstance(user, str) else user)
             except (KeyError, ValueError):
-                self._mistake(("administrators",), f"no user {user!r} on this host: correct the name, or write the uid")
+                self._mistake(at, f"no user {user!r} on this host: correct the name, or write the uid")
         return uids
 
     def _check(self, config: Config) -> None:
@@ -147,11 +183,20 @@ class Reading:
                 self._mistake(key, f"{path} is also {places[path]}: each socket has a path of its own")
             places[path] = ".".join(key)
         self._check_groups(config)
+        self._check_rates(config)
         for name, hsm in config.hsm.items():
             if "pin-value" in hsm.uri or "pin-source" in hsm.uri:
                 self._mistake(
                     ("hsm", name, "uri"), "holds a PIN: that is the worker's credential and never belongs here"
                 )
+
+    def _check_rates(self, config: Config) -> None:
+        for name, rate in config.rate.items():
+            for method in rate.methods:
+                if not methods_of(method):
+                    near = difflib.get_close_matches(method, [*METHODS, *KINDS], 1)
+                    hint = f"did you mean {near[0]}?" if near else "see `openk methods`"
+                    self._mistake(("rate", name, "methods"), f"there is no method {method!r}: {hint}")
 
     def _check_groups(self, config: Config) -> None:
         places: dict[str, str] = {}
@@ -170,8 +215,7 @@ class Reading:
                 places[member] = ".".join(at)
 
     def _mistake(self, key: tuple[str, ...], what: str) -> None:
-        line = next((self._lines[key[:end]] for end in range(len(key), 0, -1) if key[:end] in self._lines), None)
-        place = f"{self._path}:{line}" if line else str(self._path)
+        place = self._found.place(key) or self._name
         self._mistakes.append(f"{place}: {'.'.join(key)}: {what}")
 
 
@@ -186,24 +230,11 @@ def _unfit(config: Config, group: str, member: str) -> str:
     return f"{member} is a group itself: name HSMs that have sockets" if found.group else ""
 
 
-def lines_of(text: str) -> dict[tuple[str, ...], int]:
-    """Key path to the line (from 1) where it is set. A good guess that never fails: inside multi-line strings it
-    may find keys that are none, and only error messages use it."""
-    found: dict[tuple[str, ...], int] = {}
-    table: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        header = _TABLE.match(line)
-        key = _KEY.match(line)
-        if header:
-            table = _split(header[1])
-            found.setdefault(table, number)
-        elif key:
-            found.setdefault((*table, *_split(key[1])), number)
-    return found
-
-
-def _split(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+def methods_of(pattern: str) -> frozenset[str]:
+    """The methods that "key.sign" or "key.*" means; none where it means nothing."""
+    if pattern.endswith(".*"):
+        return frozenset(name for name in METHODS if name.startswith(pattern[:-1]))
+    return frozenset({pattern} & METHODS.keys())
 
 
 def _fields(type_: type[msgspec.Struct]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from typing import Final, cast, get_args, get_type_hints
@@ -9,7 +10,9 @@ from typing import Final, cast, get_args, get_type_hints
 import msgspec
 from msgspec import NODEFAULT, inspect
 
-from openk_daemon.config_values import Audit, Cache, Config, Hardening, Hsm, Limits, Log, Metrics, Socket
+from openk_daemon.config_running import Levels, Log, Rate, Tuning
+from openk_daemon.config_sources import VARIABLES
+from openk_daemon.config_values import Audit, Cache, Config, Hardening, Hsm, Limits, Metrics, Socket
 
 _TABLES: Final[tuple[tuple[str, type[msgspec.Struct]], ...]] = (
     ("", Config),
@@ -19,7 +22,10 @@ _TABLES: Final[tuple[tuple[str, type[msgspec.Struct]], ...]] = (
     ("cache", Cache),
     ("audit", Audit),
     ("log", Log),
+    ("log.levels", Levels),
+    ("rate.NAME", Rate),
     ("metrics", Metrics),
+    ("tuning", Tuning),
     ("hardening", Hardening),
 )
 _HEAD: Final = """\
@@ -29,7 +35,7 @@ _HEAD: Final = """\
 
 `openkd --config FILE` reads one TOML file, strictly: a key it does not know, a value out of its range or a rule
 between keys that is broken stops the start with exit status 78, and every mistake is listed with file, line, key
-and remedy. Nothing is read from the environment. `openkd --dev DIR` needs no file: everything is inside `DIR`.
+and remedy. `openkd --dev DIR` needs no file: everything is inside `DIR`.
 
 The smallest file that works:
 
@@ -58,6 +64,30 @@ sockets = ["/run/openk-hsm/left.sock"]
 sockets = ["/run/openk-hsm/right.sock"]
 ```
 
+## Where values come from
+
+One after the other; a later one replaces what an earlier one set, key by key:
+
+1. the defaults below (with `--dev DIR`: those, and what `--dev` sets);
+2. the file named with `--config`;
+3. each `*.toml` in the folder `conf.d` beside it (with `--dev`: in `DIR/conf.d`), in the order of their names;
+4. a few variables of the environment, for what a container or a test must move. Any other variable whose name
+   begins with `OPENKD_` stops the start, like an unknown key.
+
+@VARIABLES@
+No secret is in any of them. The HSM's PIN is given to its worker only: a systemd credential, a file descriptor, a file
+or a prompt (`openk-hsm serve --help`).
+
+`openkd --config FILE --check-config` says what is wrong and stops; with `--show-config` it prints what would be in
+force and where each value was set. Of the running daemon `openk config show` tells the same, and `openk config diff`
+what a reload or a restart would change.
+
+`systemctl reload openkd` (SIGHUP) reads all of them again, and the policies. With a mistake in them the daemon goes on
+as it was and says so in its log. Otherwise keys with *reload* in the last column change at once; of any other key that
+changed the log says that it waits for the next start (`config.waits`). Each reload is in the audit log.
+
+## Keys
+
 Paths are absolute. Sizes are bytes, times are seconds. Rules between keys:
 
 - `limits.message_bytes` ≤ `limits.locked_memory_per_uid_bytes` ≤ `limits.locked_memory_bytes`
@@ -66,30 +96,51 @@ Paths are absolute. Sizes are bytes, times are seconds. Rules between keys:
 - an HSM has `sockets` or is a `group`; a group's members are HSMs with sockets, each in one group
 - no PIN is in the file: it is the credential of the HSM's worker (docs/operations.md)
 
-Changes take effect at the next start. Policy files are separate and can be loaded while openkd runs (docs/policy.md).
+Limits on requests, an example: no user but the administrators makes more than 200 requests a second or 50 signatures,
+and the vault `payments` gets 1000 a second from all together:
+
+```toml
+[hsm.main]
+sockets = ["/run/openk-hsm/main.sock"]
+[rate.everybody]
+per_second = 200
+burst = 400
+[rate.signatures]
+per_second = 50
+methods = ["key.sign"]
+[rate.payments]
+per_second = 1000
+per = []
+vaults = ["payments"]
+```
+
+Policy files are separate (docs/policy.md).
 """
 
 
 def reference() -> str:
     """The whole page."""
-    return _HEAD + "".join(_table(name, type_) for name, type_ in _TABLES)
+    rows = "".join(f"| `{name}` | `{'.'.join(key)}` |\n" for name, key in VARIABLES.items())
+    head = _HEAD.replace("@VARIABLES@", f"| variable | key |\n|---|---|\n{rows}")
+    return head + "".join(_table(name, type_) for name, type_ in _TABLES)
 
 
 def _table(name: str, type_: type[msgspec.Struct]) -> str:
     title = f"## [{name}]" if name else "## At the top of the file"
     about = "" if not name else f"\n{' '.join((type_.__doc__ or '').split())}\n"
     rows = "".join(f"| {' | '.join(row)} |\n" for row in _rows(type_))
-    return f"\n{title}\n{about}\n| key | value | default | |\n|---|---|---|---|\n{rows}"
+    return f"\n{title}\n{about}\n| key | value | default | | changes with |\n|---|---|---|---|---|\n{rows}"
 
 
-def _rows(type_: type[msgspec.Struct]) -> Iterator[tuple[str, str, str, str]]:
+def _rows(type_: type[msgspec.Struct]) -> Iterator[tuple[str, str, str, str, str]]:
     hints = get_type_hints(type_, include_extras=True)
     for field in msgspec.structs.fields(type_):
         described = inspect.type_info(hints[field.name])
         if not isinstance(described, inspect.Metadata):
             continue  # a table of its own, or not for files
         (meta,) = (part for part in get_args(hints[field.name]) if isinstance(part, msgspec.Meta))
-        yield f"`{field.name}`", _value(described.type, field.name), _default(field), meta.description or ""
+        live = "reload" if (meta.extra or {}).get("live") or field.name == "rate" else "start"
+        yield f"`{field.name}`", _value(described.type, field.name), _default(field), meta.description or "", live
 
 
 def _value(type_: inspect.Type, name: str) -> str:
@@ -106,15 +157,23 @@ def _value(type_: inspect.Type, name: str) -> str:
         case inspect.LiteralType():
             return ", ".join(f'"{value}"' for value in type_.values)
         case inspect.VarTupleType():
-            inner = {"administrators": "users", "group": "names"}.get(name, "paths")
+            inner = {"sockets": "paths", "administrators": "users", "users": "users"}.get(name, "names")
+            if isinstance(type_.item_type, inspect.LiteralType):
+                inner = "of " + ", ".join(f'"{value}"' for value in type_.item_type.values)
             return f"list of {type_.min_length or 0} to {type_.max_length} {inner}"
         case inspect.DictType():
             return "tables"
+        case inspect.BoolType():
+            return "true, false"
+        case inspect.UnionType():
+            return " or ".join(_value(part, name) for part in type_.types if not isinstance(part, inspect.NoneType))
         case _:
             return "path"
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.name == "rate":
+        return "none"
     if field.default_factory is not NODEFAULT or field.required:
         return "required"
     value = field.default
@@ -123,7 +182,10 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     if value == ():
         return "none"
     if isinstance(value, tuple):
-        return f"`{list(cast('tuple[int, ...]', value))}`"
+        parts = cast("tuple[int | str, ...]", value)
+        return f"`{json.dumps(parts)}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     if value is None or value == "":
         return "none"
     return f"`{_number(value)}`" if isinstance(value, int | float) else f'`"{value}"`'

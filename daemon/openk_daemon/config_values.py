@@ -11,6 +11,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from openk_daemon.config_running import LIVE, Log, Rate, Tuning
+
 MEBIBYTE: Final = 1 << 20
 SOCKET_PATH_MOST: Final = 107
 """Bytes of a Unix socket's path: sun_path holds 108 with its final NUL (unix(7))."""
@@ -156,7 +158,23 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 10.0
     connections: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Open connections, one file descriptor each (see LimitNOFILE=).")
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Open connections, one file descriptor each (see LimitNOFILE=).",
+            extra=LIVE,
+        ),
+    ] = 10_000
+    connections_per_uid: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Of those, what one user may have open; administrators may have all. More than that are "
+            "closed at once.",
+            extra=LIVE,
+        ),
     ] = 10_000
     locked_memory_bytes: Annotated[
         int,
@@ -186,7 +204,13 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=1 << 20, description="Policy decisions remembered until the next reload, about 1 kB each.")
     ] = 16_384
     drain_seconds: Annotated[
-        float, Meta(ge=0, le=600, description="What requests in flight get at a stop. Shorter than TimeoutStopSec=.")
+        float,
+        Meta(
+            ge=0,
+            le=600,
+            description="What requests in flight get at a stop. Shorter than TimeoutStopSec=.",
+            extra=LIVE,
+        ),
     ] = 10.0
 
 
@@ -234,15 +258,6 @@ class Audit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="Free disk below which requests are refused, so that the log can still tell of it.",
         ),
     ] = 64 * MEBIBYTE
-
-
-class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The daemon's own log, on standard error. It is not the audit log."""
-
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="The least important that is written.")
-    ] = "info"
-    format: Annotated[Literal["json", "text"], Meta(description="json for machines, text for people.")] = "json"
 
 
 class Metrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -300,6 +315,10 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     audit: Audit = field(default_factory=Audit)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
+    rate: Annotated[dict[str, Rate], Meta(description="One table for each limit: [rate.NAME].")] = field(
+        default_factory=dict[str, Rate]
+    )
+    tuning: Tuning = field(default_factory=Tuning)
     hardening: Hardening = field(default_factory=Hardening)
     development: bool = False
     """True only for `openkd --dev`; no file can set it. It permits what production refuses (the software HSM)."""

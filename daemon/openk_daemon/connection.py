@@ -40,6 +40,9 @@ CHUNK: Final = 16 << 10
 """Bytes of the first buffer of a message: one slot of the pool, dozens of common requests."""
 STRIDE: Final = 8
 """Requests between two looks whether the HSM could have some of them: it works while the others are read."""
+STRIKES: Final = 32
+"""Requests beyond a rate limit after which the connection is not read from for a moment (`serve.SWEEP`): each is
+recorded, so that whoever floods may not make more records than this."""
 ROOM_LEAST: Final = 1 << 10
 """Bytes for which it is worth to receive once more before the message moves to a larger buffer."""
 
@@ -65,6 +68,9 @@ class Loop(Protocol):
 
     def listen(self, connection: Connection, *, read: bool, write: bool) -> None:
         """Which events to report from now on."""
+
+    def rest(self, connection: Connection) -> None:
+        """Call its `resume_rested` in a moment."""
 
     def closed(self, connection: Connection) -> None: ...
 
@@ -92,7 +98,8 @@ class Connection:
 
     __slots__ = (
         "_arriving", "_begin", "_desk", "_end", "_finishing", "_form", "_intake", "_lease", "_leaving",
-        "_out", "_outgoing", "_reader", "_reading", "_waiting", "_writing", "fd", "in_flight", "peer", "queued", "sock",
+        "_out", "_outgoing", "_reader", "_reading", "_resting", "_strikes", "_waiting", "_writing", "fd", "in_flight",
+        "peer", "queued", "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, peer: Peer, reader: Reader, intake: Intake, desk: Desk) -> None:
@@ -113,6 +120,8 @@ class Connection:
         self._out = self._outgoing.replies
         self._reading = True
         self._waiting = False  # in the pool's queue, at most once
+        self._resting = False  # has gone on beyond its rate limit
+        self._strikes = 0
         self._writing = False
         self._finishing = False  # no more requests: close when all is answered
 
@@ -246,6 +255,7 @@ class Connection:
         try:
             prepared, checked = self._intake.take(message)
         except Refusal as refusal:
+            refusal = self._intake.limit(refusal)
             flow = self._desk.pipeline.refuse(foreign_fragment(message, self.peer), refusal, request)
             drive(flow, partial(self._finished, None, msgid, request, False, "unknown", began))
             return
@@ -254,7 +264,7 @@ class Connection:
         arguments = Arguments(checked.values)
         if prepared.method.name == "system.hello":
             self._greet(checked.values.get("errors"))
-        answer = self._desk.pipeline.answer(prepared, arguments, items, checked.batch, self.peer, request)
+        answer = self._desk.pipeline.answer(prepared, arguments, items, checked.batch, self.peer, request, began)
         drive(answer, partial(self._finished, lease, msgid, request, checked.batch, prepared.method.name, began))
 
     def _greet(self, errors: object) -> None:
@@ -277,6 +287,8 @@ class Connection:
         code = "ok"
         if isinstance(results, Refusal):
             code = results.code.name
+            if code == "request.rate_limited":
+                self._strike()
             if self.fd >= 0:
                 self._outgoing.add(encode_error(msgid, results, self._form, request))
         elif self.fd < 0:  # nobody is there to take it
@@ -328,6 +340,27 @@ class Connection:
         elif not self._reading and not self._waiting and self.in_flight < self._desk.bounds.in_flight:
             self._resume()
 
+    # --- rate limits ---
+
+    def limit_anew(self) -> None:
+        """The rates have changed."""
+        self._intake.limit_anew()
+
+    def _strike(self) -> None:
+        self._strikes += 1
+        if self._strikes >= STRIKES and not self._resting and self.fd >= 0:
+            self._resting = True
+            self._desk.metrics.reads_paused += 1
+            self._pause()
+            self._desk.loop.rest(self)
+
+    def resume_rested(self) -> None:
+        """It has paused long enough for what it did."""
+        self._resting = False
+        self._strikes = 0
+        if self.fd >= 0 and not self._reading and not self._waiting and not self._writing:
+            self._resume()
+
     # --- pausing and closing ---
 
     def _pause(self) -> None:
@@ -337,7 +370,7 @@ class Connection:
 
     def _resume(self) -> None:
         """Read on: what lies in the buffer first."""
-        if self._finishing:
+        if self._finishing or self._resting:
             return
         self._reading = True
         self._listen()

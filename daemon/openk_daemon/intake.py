@@ -18,6 +18,7 @@ from openk_daemon.call import Handler
 from openk_daemon.hierarchy.names import check_vault, split
 from openk_daemon.identity.caller import Peer
 from openk_daemon.policy.decision import Resource
+from openk_daemon.rates import Bucket, Rates, admit
 from openk_daemon.refusal import Refusal
 
 SYSTEM: Final = Resource("System", "")
@@ -34,29 +35,52 @@ class Prepared:
     """What all frames of one shape share. `resource` is None where a key's facts must be looked up each time;
     `fragment` is how their audit records begin: JSON members without braces."""
 
-    __slots__ = ("fragment", "handler", "method", "name", "resource", "template")
+    __slots__ = ("buckets", "fragment", "handler", "method", "name", "resource", "template")
 
-    def __init__(self, method: Method, handler: Handler, name: str, resource: Resource | None, fragment: str) -> None:
+    def __init__(
+        self, method: Method, handler: Handler, name: str, resource: Resource | None, fragment: str,
+        buckets: tuple[Bucket, ...] = (),
+    ) -> None:  # fmt: skip
         self.method = method
         self.handler = handler
         self.name = name
         self.resource = resource
         self.fragment = fragment
+        self.buckets = buckets
         self.template: Template | None = None
 
 
 class Intake:
     """Not for threads. Keeps nothing of a frame but what `Reader.learn` may keep: public text."""
 
-    __slots__ = ("_handlers", "_loaded", "_peer", "_prepared", "_reader")
+    __slots__ = ("_foreign", "_handlers", "_loaded", "_peer", "_prepared", "_rates", "_reader")
 
-    def __init__(self, reader: Reader, peer: Peer, handlers: Mapping[str, Handler], loaded: Loaded) -> None:
-        """`loaded`: the facts of a key by name where they are at hand, else None."""
+    def __init__(
+        self, reader: Reader, peer: Peer, handlers: Mapping[str, Handler], loaded: Loaded, rates: Rates | None = None
+    ) -> None:
+        """`loaded`: the facts of a key by name where they are at hand, else None. Without `rates` there is no limit."""
         self._reader = reader
         self._peer = peer
         self._handlers = handlers
         self._loaded = loaded
         self._prepared: dict[int, Prepared] = {}
+        self._rates = Rates() if rates is None else rates
+        self._foreign = self._rates.buckets(peer.caller, "", "")
+
+    def limit_anew(self) -> None:
+        """The rates have changed."""
+        self._foreign = self._rates.buckets(self._peer.caller, "", "")
+        for prepared in self._prepared.values():
+            prepared.buckets = self._buckets(prepared.method, prepared.name)
+
+    def limit(self, refusal: Refusal) -> Refusal:
+        """What a request that could not be taken is answered with: it counts like any other."""
+        if self._foreign:
+            try:
+                admit(self._foreign, 1)
+            except Refusal as limited:
+                return limited
+        return refusal
 
     def take(self, request: Request) -> tuple[Prepared, Checked]:
         """Raises Refusal request.*; `foreign_fragment` names such a request in the audit log."""
@@ -98,7 +122,10 @@ class Intake:
         fragment = f'"method":"{method.name}",{self._peer.audit}'
         if name:
             fragment += f',"{method.target}":{json.dumps(name)}'
-        return Prepared(method, self._handlers[method.name], name, resource, fragment)
+        return Prepared(method, self._handlers[method.name], name, resource, fragment, self._buckets(method, name))
+
+    def _buckets(self, method: Method, name: str) -> tuple[Bucket, ...]:
+        return self._rates.buckets(self._peer.caller, method.name, name.partition("/")[0])
 
     def _resource(self, method: Method, name: str) -> Resource | None:
         if method.on != "Key":
@@ -113,11 +140,13 @@ class Intake:
         self._prepared[shape] = prepared
 
 
-def intakes(handlers: Mapping[str, Handler], loaded: Loaded) -> Callable[[Reader, Peer], Intake]:
+def intakes(
+    handlers: Mapping[str, Handler], loaded: Loaded, rates: Rates | None = None
+) -> Callable[[Reader, Peer], Intake]:
     """What makes an Intake for each connection."""
 
     def make(reader: Reader, peer: Peer) -> Intake:
-        return Intake(reader, peer, handlers, loaded)
+        return Intake(reader, peer, handlers, loaded, rates)
 
     return make
 

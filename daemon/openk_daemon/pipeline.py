@@ -1,13 +1,16 @@
 """The life of one request, on one page:
 
-    request → policy decision → handler → durable audit record, together with the handler's writes → results
+    request → rate limit → policy decision → handler → durable audit record, with the handler's writes → results
 
 Whatever goes wrong becomes one Refusal, here and nowhere else, and that too is recorded before it is answered.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from time import monotonic
+from typing import cast
 
 from openk.wire.codes import CODES
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable, EntryTooLarge, Ledger, UnknownEntry
@@ -17,9 +20,11 @@ from openk_daemon.identity.caller import Peer
 from openk_daemon.intake import Prepared
 from openk_daemon.observe.log import Log
 from openk_daemon.policy.decision import Policy, Resource
+from openk_daemon.rates import admit
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import StoreError
 from openk_hsm.pending import Pending
+from openk_hsm.stages import SETTLING
 
 Results = Sequence[Answer | Refusal]
 Describe = Callable[[str], Coroutine[Pending[object], None, tuple[tuple[str, str], ...]]]
@@ -38,6 +43,8 @@ class Pipeline:
         self._ledger = ledger
         self._describe = describe
         self._log = log
+        self.slow_seconds = 0.0
+        """What takes longer is told of; 0.0: nothing is."""
 
     async def answer(
         self,
@@ -47,17 +54,26 @@ class Pipeline:
         batch: bool,  # noqa: FBT001 - hot: positional
         peer: Peer,
         request: str,
+        began: float = 0.0,
     ) -> Results | Refusal:
-        """The results, one for each item, or the refusal of all; either way recorded."""
+        """The results, one for each item, or the refusal of all; either way recorded. `began`: monotonic seconds."""
+        decided = 0.0
         try:
+            if prepared.buckets:
+                admit(prepared.buckets, len(items))
             resource = prepared.resource or Resource("Key", prepared.name, await self._describe(prepared.name))
             self._decide(prepared, resource, peer)
+            decided = monotonic()
             outcome = await prepared.handler(Call(prepared.method, arguments, items, batch, resource, peer, request))
         except Refusal as refusal:
-            return await self.refuse(prepared.fragment, refusal, request)
+            handled, sent = monotonic(), SETTLING.sent
+            answer = await self.refuse(prepared.fragment, refusal, request)
+            self._time(prepared, request, (began, decided, sent, handled), refusal.code.name)
+            return answer
         except Exception as error:  # noqa: BLE001 - a mistake of ours: the client hears "internal", the log everything
-            self._log.error("request.failed", error, request=request, method=prepared.method.name)
+            self._log.error("request.failed", error, **told(prepared.fragment, request))
             return await self.refuse(prepared.fragment, Refusal("internal"), request)
+        handled, sent = monotonic(), SETTLING.sent
         try:
             await self._ledger.commit(_tell(prepared.fragment, request, outcome, batch), outcome.writes)
         except Exception as error:  # noqa: BLE001 - judged in _uncommitted
@@ -66,23 +82,43 @@ class Pipeline:
             try:
                 step.apply()
             except Exception as error:  # noqa: BLE001 - it is durable: the client must hear so, and the other steps be taken
-                self._log.error("request.unapplied", error, request=request, method=prepared.method.name)
+                self._log.error("request.unapplied", error, **told(prepared.fragment, request))
+        if self.slow_seconds and monotonic() - began > self.slow_seconds:
+            self._time(prepared, request, (began, decided, sent, handled), "ok")
         return outcome.results
 
     async def refuse(self, fragment: str, refusal: Refusal, request: str) -> Refusal:
         """Record a refusal. Where even that cannot be recorded, the refusal is audit.unavailable."""
         if refusal.__cause__ is not None and refusal.code.name.partition(".")[0] in _OURS:
-            self._log.warning("request.refused", refusal, request=request, code=refusal.code.name)
+            self._log.warning("request.refused", refusal, code=refusal.code.name, **told(fragment, request))
         refusal.__cause__ = refusal.__context__ = refusal.__traceback__ = None  # their frames hold views of the request
         try:
             await self._ledger.commit(f'{{"request":"{request}",{fragment},"outcome":"{refusal.code.name}"}}')
         except Exception as error:  # noqa: BLE001 - whatever stops the log stops the daemon from admitting
             if refusal.code.name != "audit.unavailable":
-                self._log.error("audit.unavailable", error, request=request)
+                self._log.error("audit.unavailable", error, **told(fragment, request))
             return Refusal("audit.unavailable", retry_after=1.0)
         if self._log.debugging:
-            self._log.debug("request.refused", request=request, code=refusal.code.name)
+            self._log.debug("request.refused", code=refusal.code.name, **told(fragment, request))
         return refusal
+
+    def _time(self, prepared: Prepared, request: str, marks: tuple[float, float, float, float], code: str) -> None:
+        """Tell of a request that was slow, and where its time went: `marks` are when it began, was decided, went to
+        the HSM (0.0: it was not the HSM that settled it), was handled; now its record is durable. `work` is the
+        handler's own time where no HSM was waited for: reading the store, computing."""
+        began, decided, sent, handled = marks
+        now = monotonic()
+        if not self.slow_seconds or not began or now - began <= self.slow_seconds:
+            return
+        stages: dict[str, float] = {"policy": (decided or handled) - began}
+        if decided and decided <= sent:
+            stages |= {"queue": sent - decided, "hsm": handled - sent}
+        elif decided:
+            stages["work"] = handled - decided
+        stages["audit"] = now - handled
+        shown = {f"{stage}_ms": round(1000 * seconds, 3) for stage, seconds in stages.items()}
+        facts = {"code": code, "seconds": round(now - began, 6), **shown}
+        self._log.warning("request.slow", None, **told(prepared.fragment, request), **facts)
 
     def _decide(self, prepared: Prepared, resource: Resource, peer: Peer) -> None:
         """Raises Refusal policy.denied, unless a policy allows and none errs (invariant 4)."""
@@ -106,7 +142,7 @@ class Pipeline:
                 try:
                     step.forget()
                 except Exception as mistake:  # noqa: BLE001 - the rest has to be taken back all the same
-                    self._log.error("request.unforgotten", mistake, request=request)
+                    self._log.error("request.unforgotten", mistake, **told(fragment, request))
         for result in outcome.results:
             if not isinstance(result, Refusal):
                 release(result)
@@ -116,8 +152,24 @@ class Pipeline:
             refusal = Refusal(error.code, retry_after=1.0 if CODES[error.code].retry else None)
         else:
             refusal = Refusal("internal")
-        self._log.error("request.uncommitted", error, request=request)
+        self._log.error("request.uncommitted", error, **told(fragment, request))
         return refusal if isinstance(error, _ADMITTING) else await self.refuse(fragment, refusal, request)
+
+
+def told(fragment: str, request: str) -> dict[str, object]:
+    """What every line about a request says of it: the id that the client and the audit log have, too, and what the
+    record's beginning says: method, caller, vault, key. Parsed, and only where there is something to tell."""
+    facts: dict[str, object] = {"request": request}
+    try:
+        parts: object = json.loads(f"{{{fragment}}}")
+    except ValueError:
+        return facts
+    if isinstance(parts, dict):
+        facts |= {name: part for name, part in cast("dict[str, object]", parts).items() if part is not None}
+        name = next((facts[kind] for kind in ("key", "secret") if kind in facts), None)
+        if isinstance(name, str):
+            facts["vault"] = name.partition("/")[0]
+    return facts
 
 
 def _tell(fragment: str, request: str, outcome: Outcome, batch: bool) -> str:  # noqa: FBT001
@@ -139,9 +191,7 @@ def _tell(fragment: str, request: str, outcome: Outcome, batch: bool) -> str:  #
 def _escape(text: str) -> str:
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return text
-    from json import dumps  # noqa: PLC0415 - names and digests need no escaping; what does is rare
-
-    return dumps(text)[1:-1]
+    return json.dumps(text)[1:-1]
 
 
 def release(answer: Answer) -> None:

@@ -12,11 +12,12 @@ from typing import Final, cast
 import trio
 
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable
-from openk_daemon.config import Config, ConfigError
+from openk_daemon.config import ConfigError, Loaded
 from openk_daemon.observe.bridge import install
-from openk_daemon.observe.log import Form, Level, Log, open_log
+from openk_daemon.observe.log import Form, Log, open_log
 from openk_daemon.observe.notify import ServiceManager
 from openk_daemon.refusal import Refusal
+from openk_daemon.settings import levels_of
 from openk_daemon.store.seam import StoreError
 from openk_daemon.wiring import Daemon, Ground, Traced, opened, prepare
 from openk_hsm.errors import HsmError, TokenMissing, TokenUninitialised, Untrusted, WrongPin
@@ -26,8 +27,6 @@ MISCONFIGURED: Final = 78
 """EX_CONFIG (sysexits.h): starting again gains nothing before an operator has changed something."""
 RETRY: Final = 75
 """EX_TEMPFAIL: what is missing may be there later."""
-_COLLECT: Final = (50_000, 20, 20)
-"""Thresholds of the garbage collector: some 2,000 requests in flight stay below the first."""
 MISTAKE: Final = 70
 """EX_SOFTWARE: a mistake in openk; the log has it whole."""
 
@@ -45,14 +44,15 @@ _FINAL: Final = (
 _PASSING: Final = (HsmError, AuditUnavailable, StoreError)
 
 
-def serve(config: Config) -> int:
+def serve(loaded: Loaded) -> int:
     """Run until SIGTERM or SIGINT. The exit status. One thread must run."""
+    config = loaded.config
     form = Form.TERMINAL if config.log.format == "text" else None
-    log = open_log(Level[config.log.level.upper()], form=form)
+    log = open_log(overrides=levels_of(config), form=form)
     install(log)
     manager = ServiceManager()
     try:
-        ground = prepare(config, log, manager)
+        ground = prepare(loaded, log, manager)
         trio.run(_run, ground)
     except Exception as error:  # noqa: BLE001 - the last place: whatever it is must be said before the process ends
         return _complain(log, manager, error)
@@ -102,7 +102,7 @@ async def _serve(ground: Ground, ready: _Ready, scope: trio.CancelScope) -> None
         # freed by reference counts; cycles are rare, so looking for them seldom saves an eighth of the hot path.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(*_COLLECT)
+        daemon.settings.start()
         ground.log.info(
             "ready", socket=str(ground.config.socket.path), hsm=daemon.token.label, policies=daemon.engine.policies
         )

@@ -70,6 +70,8 @@ class Server:
         self._reactor = reactor
         self._connections: dict[int, Connection] = {}
         self._dirty: list[Connection] = []
+        self._rested: list[Connection] = []
+        self._by_uid: dict[int, int] = {}
         self._resting = False  # the accept loop, for want of descriptors
         self._draining = False
         self._gone = trio.Event()
@@ -130,8 +132,12 @@ class Server:
     def listen(self, connection: Connection, *, read: bool, write: bool) -> None:
         self._reactor.change(connection.fd, (READ if read else 0) | (WRITE if write else 0))
 
+    def rest(self, connection: Connection) -> None:
+        self._rested.append(connection)
+
     def closed(self, connection: Connection) -> None:
         if self._connections.pop(connection.fd, None) is not None:
+            self._count(connection.peer, -1)
             self._reactor.forget(connection.fd)
             self._metrics.connections_closed += 1
             self._gone.set()
@@ -162,7 +168,9 @@ class Server:
                 self._welcome(sock)
             except Exception as error:  # noqa: BLE001 - a newcomer's trouble is not that of those who are served
                 self._log.error("connection.failed", error)
-                self._connections.pop(sock.fileno(), None)
+                failed = self._connections.pop(sock.fileno(), None)
+                if failed is not None:
+                    self._count(failed.peer, -1)
                 sock.close()
 
     def _rest(self, error: OSError) -> None:
@@ -191,12 +199,25 @@ class Server:
             self._log.warning("connection.unidentified", refusal.__cause__ or refusal)
             sock.close()
             return
+        uid = peer.caller.uid
+        if self._by_uid.get(uid, 0) >= self._config.limits.connections_per_uid and not peer.caller.administrator:
+            self._metrics.connections_refused += 1
+            self._log.warning("connection.refused", uid=uid, connections=self._by_uid[uid])
+            sock.close()
+            return
         sock.setblocking(False)
         reader = Reader(self._bounds.message)
         connection = Connection(sock, peer, reader, self._intake(reader, peer), desk)
         self._connections[connection.fd] = connection
+        self._count(peer, 1)
         self._reactor.watch(connection.fd, partial(self._happened, connection))
         self._metrics.connections_opened += 1
+
+    def _count(self, peer: Peer, change: int) -> None:
+        uid = peer.caller.uid
+        count = self._by_uid[uid] = self._by_uid.get(uid, 0) + change
+        if not count:
+            del self._by_uid[uid]
 
     def _identify(self, sock: socket.socket) -> Peer:
         """Raises Refusal. Identifying takes two descriptors for a moment: where the newcomer has got the last one, the
@@ -232,11 +253,26 @@ class Server:
                 self._resting = False
                 for fd in self._listeners:
                     self._reactor.change(fd, READ)
+            rested, self._rested = self._rested, []
+            for connection in rested:
+                self._happened_rested(connection)
             for connection in [found for found in self._connections.values() if found.overdue(now)]:
                 self._log.warning(
                     "connection.overdue", connection=connection.peer.connection, uid=connection.peer.caller.uid
                 )
                 connection.expire()
+
+    def _happened_rested(self, connection: Connection) -> None:
+        try:
+            connection.resume_rested()
+        except Exception as error:  # noqa: BLE001 - as in _happened
+            self._give_up(connection, error)
+
+    def apply(self, config: Config) -> None:
+        """Another configuration from now on: its limits on connections, and the rates, which were changed already."""
+        self._config = config
+        for connection in list(self._connections.values()):
+            connection.limit_anew()
 
     def drop_secrets(self) -> None:
         """Cut off whoever leaves secrets in locked memory: answers that are not taken, messages that arrive."""

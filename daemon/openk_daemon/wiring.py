@@ -8,6 +8,7 @@ At the stop the same way back: clients drain, the head of the log is signed, sto
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -27,7 +28,7 @@ from openk_daemon.audit.ledger import LogLedger, Rules
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable
 from openk_daemon.bindings import read_bindings
 from openk_daemon.call import Handler, Plain
-from openk_daemon.config import Config, ConfigError
+from openk_daemon.config import Config, ConfigError, Loaded
 from openk_daemon.doors.scrape import Scrape
 from openk_daemon.footing import map_late_libraries, take_footing
 from openk_daemon.handlers.audit import AuditHandlers
@@ -37,6 +38,7 @@ from openk_daemon.handlers.policy import PolicyHandlers
 from openk_daemon.handlers.randomness import RandomHandlers
 from openk_daemon.handlers.seal import SealHandlers
 from openk_daemon.handlers.secrets import SecretHandlers
+from openk_daemon.handlers.settings import SettingsHandlers
 from openk_daemon.handlers.system import SystemHandlers
 from openk_daemon.handlers.vaults import VaultHandlers
 from openk_daemon.hierarchy.hierarchy import Hierarchy
@@ -47,16 +49,19 @@ from openk_daemon.intake import intakes
 from openk_daemon.keys.keyring import KeyLimits, Keyring
 from openk_daemon.lanes import Lanes
 from openk_daemon.notices import Notices
+from openk_daemon.observe.exposition import Kind
 from openk_daemon.observe.health import OK, Finding, Health, State
 from openk_daemon.observe.log import Category, Log
-from openk_daemon.observe.metrics import Metrics
+from openk_daemon.observe.metrics import Labels, Metrics
 from openk_daemon.observe.notify import ServiceManager
 from openk_daemon.observe.standard import AuditReading, Sources, check_standard, watch_standard
 from openk_daemon.pipeline import Pipeline
 from openk_daemon.policy.engine import Engine
+from openk_daemon.rates import Rates
 from openk_daemon.refusal import Refusal
 from openk_daemon.seal import Kept, Seal, read_kept, token_record
 from openk_daemon.serve import Server, listen
+from openk_daemon.settings import Settings
 from openk_daemon.store.seam import StoreError, Write
 from openk_daemon.store.sqlite import SqliteStore
 from openk_hsm.errors import Sealed
@@ -83,6 +88,7 @@ class Ground:
     """What is there before trio runs, and before the process is confined."""
 
     config: Config
+    loaded: Loaded
     log: Log
     manager: ServiceManager
     pool: Pool
@@ -93,9 +99,10 @@ class Ground:
     """Where metrics are served besides the method, if anywhere."""
 
 
-def prepare(config: Config, log: Log, manager: ServiceManager) -> Ground:
+def prepare(loaded: Loaded, log: Log, manager: ServiceManager) -> Ground:
     """Everything that needs the whole file system, then the confinement. One thread must run. Raises ConfigError,
     Refusal (policies), OSError, LockedMemoryError; each says what to do."""
+    config = loaded.config
     take_footing(config, log)
     selftest.run()
     map_late_libraries()
@@ -107,7 +114,7 @@ def prepare(config: Config, log: Log, manager: ServiceManager) -> Ground:
     scraped = None if config.metrics.socket is None else _listen(config.metrics.socket, config.socket.mode, None)
     lane_folders = {path.parent for hsm in config.hsm.values() for path in hsm.sockets}
     reach = Confinement(
-        read=[*runtime_paths(), config.policies],
+        read=[*runtime_paths(), config.policies, *loaded.folders],
         write=[config.state, config.socket.path.parent, *lane_folders],
         scope=False,  # the service manager's socket may be an abstract one
     )
@@ -115,7 +122,7 @@ def prepare(config: Config, log: Log, manager: ServiceManager) -> Ground:
         log.debug("hardening", measure=str(step.measure), state=str(step.state), detail=step.detail)
         if step.state != "applied":
             log.warning("hardening.missing", measure=str(step.measure), detail=step.detail)
-    return Ground(config, log, manager, pool, engine, tuple(listeners), bool(inherited), scraped)
+    return Ground(config, loaded, log, manager, pool, engine, tuple(listeners), bool(inherited), scraped)
 
 
 def _bind(config: Config) -> socket:
@@ -144,8 +151,9 @@ class Daemon:
         self, ground: Ground, store: SqliteStore, lanes: Lanes, token: TokenInfo, ledger: LogLedger, kept: Kept
     ) -> None:
         """`token`: the first HSM's. `kept`: what the store says of the seal."""
-        config = self.config = ground.config
+        config = ground.config
         self.log = ground.log
+        self.settings = Settings(ground.loaded, self.log, Rates())
         self.engine = ground.engine
         self.pool = ground.pool
         self.store = store
@@ -170,13 +178,15 @@ class Daemon:
             ground.listeners,
             config,
             identifier,
-            intakes(self._handlers(), self.keys.loaded_resource),
+            intakes(self._handlers(), self.keys.loaded_resource, self.settings.rates),
             self.pool,
             self.metrics,
             requests,
             lanes.reactor,
         )
         self.pipeline = Pipeline(self.engine, ledger, self.keys.describe_resource, requests)
+        self.settings.start()
+        self.settings.on_apply(self._apply)
         store.after_group = self._after_group
         told = partial(_record, ledger)
         hsm_log = self.log.child(Category.HSM)
@@ -184,11 +194,21 @@ class Daemon:
         self.notices.watch(self.metrics, self.health)
         self._watch()
 
+    @property
+    def config(self) -> Config:
+        """What is in force."""
+        return self.settings.config
+
+    def _apply(self, config: Config) -> None:
+        self.pipeline.slow_seconds = config.log.slow_seconds
+        self.server.apply(config)
+
     def _handlers(self) -> Mapping[str, Handler]:
         limits = self.config.limits
         told = {"message_bytes": limits.message_bytes, "in_flight": limits.in_flight}
         return {
             **SystemHandlers(VERSION, told, self.health, self.metrics, self._facts).handlers(),
+            **SettingsHandlers(self.settings.shown, self.settings.compared, self.log).handlers(),
             **VaultHandlers(self.hierarchy).handlers(),
             **self.keys.handlers(),
             **SecretHandlers(self.hierarchy, self.pool).handlers(),
@@ -242,9 +262,15 @@ class Daemon:
         )
         watch_standard(self.metrics, sources)
         check_standard(self.health, sources)
+        self.metrics.watch("rate_limited_total", "Requests beyond a rate limit.", self._limited, Kind.COUNTER)
+        rates = self.settings.rates
+        self.metrics.watch("rate_buckets", "Callers, vaults, methods whose rate is counted now.", lambda: len(rates))
         self.metrics.watch("sealed", "1 while nothing is served until an operator unseals.", lambda: self.seal.closed)
         self.health.add("workers", self.lanes.finding)
         self.health.add("seal", self._sealed)
+
+    def _limited(self) -> list[tuple[Labels, float]]:
+        return [((("limit", name),), count) for name, count in self.settings.rates.refused().items()]
 
     def _sealed(self) -> Finding:
         if not self.seal.closed:
@@ -259,7 +285,14 @@ class Daemon:
         self.server.drop_secrets()
 
     async def reload(self) -> None:
-        """SIGHUP: the policies, all or nothing; recorded either way."""
+        """SIGHUP: the configuration, then the policies, each all or nothing; recorded either way."""
+        try:
+            changed = json.dumps([change.key for change in self.settings.reload()])
+        except ConfigError:
+            said = '"outcome":"daemon.misconfigured"'
+        else:
+            said = f'"outcome":"ok","changed":{changed}'
+        await settle(_record(self.ledger, f'{{"event":"config.reload","by":"SIGHUP",{said}}}'))
         try:
             epoch = self.engine.reload()
         except Refusal as refusal:
@@ -275,6 +308,8 @@ class Daemon:
         while True:
             await trio.sleep(TICK)
             self.keyring.sweep()
+            self.settings.rates.sweep()
+            self.log.tell_suppressed()
             await self._look_around()
             if not self._recovered and not self.seal.closed:
                 await self.recover()

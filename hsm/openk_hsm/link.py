@@ -24,6 +24,7 @@ from openk_hsm.frames import BadFrame, Call
 from openk_hsm.pending import Pending
 from openk_hsm.seam import KeyHandle, Operation, Replay, Resident, TokenInfo, Wrapper
 from openk_hsm.specs import room_of
+from openk_hsm.stages import SETTLING
 from openk_memory.handoff import HandOff
 from openk_memory.wiping import wipe
 
@@ -291,6 +292,9 @@ class Link:
             raise BadFrame("a worker's answers are cut short")
         batches, view = self.batches, self._view
         pairs = list(cast(Iterator[tuple[int, int]], frames.ROW.iter_unpack(rows)))  # as in Service._batch
+        first = batches.get(pairs[0][0] >> 8) if pairs else None
+        if first is not None:
+            SETTLING.sent = first.sent
         for seq, length in pairs:
             batch = batches.get(seq >> 8)
             index = seq & 255
@@ -316,6 +320,7 @@ class Link:
                 operation.pending.fail(InvalidInput("the answer is longer than the room for it"))
             else:
                 operation.pending.resolve(answer)
+        SETTLING.sent = 0.0
 
     def _finish(self, number: int, batch: Batch) -> None:
         """The batch is answered: wipe its arena and free it."""
@@ -335,7 +340,9 @@ class Link:
             self._loads.pop(seq, None)
             return
         self.cost -= found[0].cost
+        SETTLING.sent = found[1]
         found[0].pending.resolve(value)
+        SETTLING.sent = 0.0
 
     def _settle_error(self, seq: int, error: HsmError) -> None:
         found = self.cold.pop(seq, None)

@@ -66,7 +66,14 @@ class Canaries:
 
     def __init__(self) -> None:
         self.ours = os.urandom(32)
-        self.needles = [self.ours]
+        self.needles: list[bytes] = [self.ours]
+
+    @classmethod
+    def like(cls, other: Canaries) -> Canaries:
+        """Of the same inputs."""
+        made = cls()
+        made.ours = other.ours
+        return made
 
     def fresh(self, length: int = 32) -> bytes:
         """An input."""
@@ -155,7 +162,9 @@ def derivation(line: Line, canaries: Canaries) -> None:
         derived = line.ask("key.derive", key="v/derive", mode=mode, length=64, context=b"c")["derived"]
         canaries.keep(derived)
     canaries.keep(line.ask("random.bytes", length=32)["bytes"])
-    line.ask("key.mac", key="v/mac", input=canaries.fresh())
+    made = line.ask("key.mac", key="v/mac", input=canaries.fresh())["mac"]
+    line.ask("key.verify_mac", key="v/mac", input=canaries.fresh(), mac=made)
+    assert line.refusal("key.verify_mac", key="v/mac", input=canaries.fresh(64), mac=made) == "key.mac_invalid"
 
 
 def agreement(line: Line, canaries: Canaries) -> None:
@@ -227,9 +236,10 @@ def leaks(pid: int, needles: list[bytes]) -> list[Hit]:
 
 
 def in_files(daemon: RunningDaemon, needles: list[bytes]) -> list[Hit]:
-    """Needles in the state folder and in the log."""
+    """Needles in what the daemon wrote: all of its folder but the token, and the log. It can write nowhere else."""
     hits: list[Hit] = []
-    files = [path for path in (daemon.folder / "state").rglob("*") if path.is_file()]
+    inside = [path for path in daemon.folder.rglob("*") if path.is_file() and not path.is_socket()]
+    files = [path for path in inside if "tokens" not in path.parts and path.name != "pin"]
     for path in [*files, daemon.log_file]:
         try:
             content = path.read_bytes()

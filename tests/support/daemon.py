@@ -29,6 +29,8 @@ from tests.support.tokens import URI, Token, make_token
 READY_WITHIN = 30.0
 """Seconds; the machine may be busy. Usually under one."""
 STOPPED_WITHIN = 20.0
+OPENKD = ("-m", "openk_daemon")
+"""What the interpreter runs."""
 NOISE = ("Traceback", "Warning:", "never awaited", "was never retrieved")
 """None of it may ever be in a log."""
 
@@ -125,11 +127,15 @@ class RunningDaemon:
 
 
 def start_daemon(
-    folder: Path, workers: int = 1, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()
+    folder: Path,
+    workers: int = 1,
+    environment: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    program: Sequence[str] = OPENKD,
 ) -> RunningDaemon:
     """`openkd --dev folder`, not waited for. The log goes to `folder`.log, behind what was there."""
     log_file = folder.with_name(folder.name + ".log")
-    command = [sys.executable, "-m", "openk_daemon", "--dev", str(folder), "--workers", str(workers), *options]
+    command = [sys.executable, *program, "--dev", str(folder), "--workers", str(workers), *options]
     with log_file.open("ab") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
@@ -139,11 +145,15 @@ def start_daemon(
 
 @contextmanager
 def running_daemon(
-    folder: Path, workers: int = 1, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()
+    folder: Path,
+    workers: int = 1,
+    environment: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    program: Sequence[str] = OPENKD,
 ) -> Generator[RunningDaemon]:
     """`openkd --dev folder`, ready; at the end it must stop by SIGTERM with status 0 and a clean log."""
     folder.with_name(folder.name + ".log").unlink(missing_ok=True)
-    daemon = start_daemon(folder, workers, environment, options)
+    daemon = start_daemon(folder, workers, environment, options, program)
     try:
         daemon.wait_for("openkd ready:")
         yield daemon

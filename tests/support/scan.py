@@ -1,11 +1,13 @@
 """Freeze a live process and look for secrets in all of it: every present page of every mapping, and every register.
 
 How: PTRACE_SEIZE + PTRACE_INTERRUPT each thread (ptrace(2)), then read /proc/PID/mem, which also reads PROT_NONE pages;
-present pages are those that /proc/PID/pagemap says are there. The process runs on unharmed afterwards.
+present pages are those that /proc/PID/pagemap says are there, less those of a private mapping that still are the
+file's own. The process runs on unharmed afterwards.
 
 What it finds: the whole needle, any 8-byte piece of it (at needle offsets 0, 8, 16 ...), the same with the bytes
-reversed (big numbers), hex and base64 of it.  What it cannot see: memfd_secret pages (nobody can; that is their point),
-the kernel's socket buffers, and pages swapped out (locked memory never is).
+reversed (big numbers), hex and base64 of it, and what AES makes of it as a key (round keys, in either byte order).
+What it cannot see: memfd_secret pages (nobody can; that is their point), the kernel's socket buffers, and pages swapped
+out (locked memory never is).
 
 Needs the right to trace: root, or the same user and a dumpable process.  A scan that finds nothing proves nothing until
 it has found a planted leak in the same run: always scan a deliberately leaky process beside the good one.
@@ -23,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.support.aes_schedule import traces
+
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 PIECE: Final = 8
 BLOCK: Final = 16 << 20
@@ -34,6 +38,8 @@ PTRACE_INTERRUPT: Final = 0x4207
 WALL: Final = 0x40000000  # __WALL: threads too
 REGISTER_SETS: Final = {"general": 1, "floating": 2, "vector": 0x202, "arm-vector": 0x405}  # NT_* of elf.h
 PRESENT: Final = 1 << 63
+OF_A_FILE: Final = 1 << 61
+"""Of pagemap: a page of a file, or shared. In a private mapping: never written to, it is what the file is."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
@@ -42,7 +48,7 @@ _libc.ptrace.restype = ctypes.c_long
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One find. `needle` is its index in what was asked for; `form` raw, piece, reversed, hex or base64."""
+    """One find. `needle` is its index in what was asked for; `form` raw, piece, reversed, hex, base64 or schedule."""
 
     needle: int
     form: str
@@ -63,6 +69,7 @@ class Mapping:
     end: int
     name: str
     locked: bool
+    private: bool = False
 
 
 def scan(pid: int, needles: Sequence[bytes]) -> list[Hit]:
@@ -102,6 +109,9 @@ def forms(needle: bytes) -> Iterator[tuple[str, bytes]]:
         yield "reversed", piece[::-1]
         yield "hex", piece.hex().encode()
         yield "hex", piece.hex().upper().encode()
+    if len(needle) >= 32:
+        for trace in traces(needle[:32]):
+            yield "schedule", trace
     for skip in range(3):  # base64 of a text that has the needle at an offset of 0, 1 or 2 modulo 3
         aligned = needle[skip : skip + 12]
         yield "base64", base64.b64encode(aligned)
@@ -182,14 +192,16 @@ def mappings(pid: int) -> list[Mapping]:
     found: list[Mapping] = []
     start = end = 0
     name = ""
+    private = False
     for line in Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8", errors="replace").splitlines():
         head, _, rest = line.partition(" ")
         if "-" in head and not head.endswith(":"):
             start, end = (int(part, 16) for part in head.split("-"))
+            private = rest[3:4] == "p"
             columns = rest.split(maxsplit=4)
             name = columns[4] if len(columns) > 4 else "anonymous"
         elif head == "VmFlags:":
-            found.append(Mapping(start, end, name, locked="lo" in rest.split()))
+            found.append(Mapping(start, end, name, locked="lo" in rest.split(), private=private))
     return found
 
 
@@ -201,7 +213,7 @@ def present(pid: int, memory: int, mapping: Mapping) -> Iterator[tuple[int, byte
         pages = array(
             "Q", os.pread(pagemap.fileno(), (mapping.end - mapping.start) // PAGE * 8, mapping.start // PAGE * 8)
         )
-    for first, last in _runs(pages):
+    for first, last in _runs(pages, PRESENT | OF_A_FILE if mapping.private else PRESENT):
         at, stop = mapping.start + first * PAGE, mapping.start + last * PAGE
         while at < stop:
             try:
@@ -214,11 +226,11 @@ def present(pid: int, memory: int, mapping: Mapping) -> Iterator[tuple[int, byte
             at += len(block) if at + len(block) >= stop else max(PAGE, len(block) - OVERLAP)
 
 
-def _runs(pages: array[int]) -> Iterator[tuple[int, int]]:
-    """Ranges [first, last) of pages that are present."""
+def _runs(pages: array[int], mask: int) -> Iterator[tuple[int, int]]:
+    """Ranges [first, last) of pages of whose bits in `mask` only PRESENT is set."""
     first = None
     for index, entry in enumerate(pages):
-        if entry & PRESENT:
+        if entry & mask == PRESENT:
             first = index if first is None else first
         elif first is not None:
             yield first, index

@@ -91,7 +91,8 @@ def _parameters(method: Method) -> list[click.Parameter]:
 
 
 def _argument(field: Field) -> click.Parameter:
-    kind = click.IntRange(0, field.most) if field.kind is Kind.INTEGER else None
+    integer = click.IntRange(0, field.most) if field.kind is Kind.INTEGER else None
+    kind = click.Choice(field.choices) if field.choices else integer
     complete = completion.COMPLETERS.get(field.name)
     return click.Argument([field.name], required=field.required, type=kind, shell_complete=complete)
 

@@ -21,7 +21,7 @@ _STATUS: Final = {"ok": 0, "degraded": 1, "failed": 69}
 
 
 def commands(root: click.Command) -> list[click.Command]:
-    return [_health(), _seal(), _unseal(), _methods(), _call(), _completion(root), _version()]
+    return [_health(), _seal(), _unseal(), _config(), _log(), _methods(), _call(), _completion(root), _version()]
 
 
 def _leaf(name: str, callback: Callable[..., object], text: str, *params: click.Parameter) -> Leaf:
@@ -53,6 +53,20 @@ def _seal() -> Leaf:
 
 def _unseal() -> Leaf:
     return command_of(METHODS["system.unseal"], "unseal")
+
+
+def _config() -> click.Group:
+    text = "The daemon's configuration: what is in force, and what would change."
+    group = click.Group("config", help=text, no_args_is_help=True)
+    group.add_command(command_of(METHODS["system.config"], "config show"))
+    group.add_command(command_of(METHODS["system.config_changes"], "config diff"))
+    return group
+
+
+def _log() -> click.Group:
+    group = click.Group("log", help="The daemon's log: how much is told.", no_args_is_help=True)
+    group.add_command(command_of(METHODS["system.log_level"], "log level"))
+    return group
 
 
 def _methods() -> Leaf:

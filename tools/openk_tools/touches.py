@@ -36,6 +36,7 @@ class Touch:
 _TOUCHES: Final[dict[str, Touch]] = {
     "system.ping": Touch(done="The daemon answers."),
     "system.metrics": Touch(text="text"),
+    "system.log_level": Touch(arguments=("level",)),
     "vault.list": Touch(pages=("vaults", "vault")),
     "key.list": Touch(pages=("keys", "key")),
     "key.public": Touch(outlets=("public",)),

@@ -10,11 +10,14 @@ from openk.results import (
     AuditEntry,
     AuditHead,
     AuditProof,
+    ConfigChange,
+    ConfigChanges,
     Health,
     Hello,
     PolicyEpoch,
     PolicyExplanation,
     SealState,
+    Setting,
 )
 from openk.secret import Buffer, Secret
 
@@ -51,6 +54,37 @@ def info() -> Operation[Answer]:
 def metrics() -> Operation[str]:
     """Metrics in the Prometheus text format."""
     return operate("system.metrics", lambda reply: reply.text("text"))
+
+
+def config() -> Operation[list[Setting]]:
+    """The configuration in force, key by key."""
+    return operate(
+        "system.config",
+        lambda reply: [
+            Setting(row.text("key"), row.answer.get("value"), row.text("origin"), row.flag("live"))
+            for row in reply.replies("settings")
+        ],
+    )
+
+
+def config_changes() -> Operation[ConfigChanges]:
+    """What the daemon's configuration files say that is not in force, and what is wrong in them."""
+    return operate("system.config_changes", _read_changes)
+
+
+def _read_changes(reply: Reply) -> ConfigChanges:
+    changes = [
+        ConfigChange(
+            row.text("key"), row.answer.get("running"), row.answer.get("files"), row.text("origin"), row.flag("live")
+        )
+        for row in reply.replies("changes")
+    ]
+    return ConfigChanges(changes, reply.texts("mistakes"))
+
+
+def log_level(category: str | None = None, level: str | None = None) -> Operation[Answer]:
+    """Level by category; with `level`, after it was set for `category` or for all: until the next reload or start."""
+    return operate("system.log_level", lambda reply: reply.map("levels"), category=category, level=level)
 
 
 def seal(reason: str | None = None) -> Operation[SealState]:

@@ -61,6 +61,8 @@ ALGORITHMS: Final = (
 PURPOSES: Final = ("encrypt", "wrap", "mac", "derive", "sign", "decrypt", "agree", "encapsulate")
 PROTECTIONS: Final = ("wrapped", "resident", "cached")
 HASHES: Final = ("sha-1", "sha-256", "sha-384", "sha-512")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_CATEGORIES: Final = ("requests", "crypto", "storage", "hsm", "policy", "audit", "lifecycle")
 HSM_CHECKS: Final = ("random", "hmac", "audit-key", "signature", "agreement", "wrapping", "context", "blob", "sealing", "seal")
 HSM_OPERATIONS: Final = ("random", "hmac-sha-256", "aes-256-gcm", "ed25519", "p-256", "generate-p-256")
 NAME_MOST: Final = 256
@@ -113,6 +115,15 @@ _TABLE: Final = (
            result=(_out("status", "ok, degraded or failed.", Kind.TEXT), _out("components", "State of each part.", Kind.MAP))),
     Method("system.info", "Versions, HSM lanes, store, uptime.", "System", None, result=(_out("info", "Facts.", Kind.MAP),)),
     Method("system.metrics", "Metrics in the Prometheus text format.", "System", None, result=(_out("text", "The exposition.", Kind.TEXT),)),
+    Method("system.config", "The configuration in force, key by key, and where each value was set.", "System", None,
+           result=(_out("settings", "Each: key, value, origin, live (a reload changes it).", Kind.LIST),)),
+    Method("system.config_changes", "What the configuration files say that is not in force.", "System", None,
+           result=(_out("changes", "Each: key, running, files, origin, live (a reload changes it; otherwise a restart).", Kind.LIST),
+                   _out("mistakes", "What is wrong in the files: a reload would change nothing.", Kind.TEXTS))),
+    Method("system.log_level", "The levels of the log's categories; with `level`, set them until the next reload or start.", "System", None,
+           (Field("category", Kind.TEXT, "Only this category; all when left out.", required=False, most=16, choices=LOG_CATEGORIES),
+            Field("level", Kind.TEXT, "The least important that is written from now on.", required=False, most=8, choices=LOG_LEVELS)),
+           result=(_out("levels", "Level by category.", Kind.MAP),)),
     Method("system.seal", "Wipe every key, log the HSMs out, and serve nothing until somebody unseals.", "System", None,
            (Field("reason", Kind.TEXT, "Why, for the audit log.", required=False, most=256),),
            result=(_out("sealed", "True.", Kind.FLAG),)),

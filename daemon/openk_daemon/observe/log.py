@@ -96,6 +96,9 @@ class Sink:
                 return
             if suppressed:
                 facts["suppressed"] = suppressed
+        self._deliver(now, level, category, event, facts)
+
+    def _deliver(self, now: float, level: Level, category: Category, event: str, facts: dict[str, Shown]) -> None:
         if self._unsaid:
             facts["dropped"] = self._unsaid
         line = _encode(self.form, now, level, category, event, facts)
@@ -120,6 +123,17 @@ class Sink:
         repeats.written += 1
         suppressed, repeats.suppressed = repeats.suppressed, 0
         return suppressed
+
+    def tell_suppressed(self) -> None:
+        """Say how many lines were kept back of events that have fallen silent: no next line would. Call it now and
+        then."""
+        now = self.clock()
+        for name, repeats in self._repeats.items():
+            if repeats.suppressed and not 0 <= now - repeats.since < REPEATS_SECONDS:
+                count, repeats.suppressed = repeats.suppressed, 0
+                category, _, event = name.partition("/")
+                facts: dict[str, Shown] = {"of": event, "suppressed": count}
+                self._deliver(now, Level.WARNING, Category(category), "log.suppressed", facts)
 
     def _send(self, line: bytes) -> bool:
         try:
@@ -177,20 +191,30 @@ def _fit(line: bytes) -> bytes:
 
 
 class Log:
-    """What a room is given to speak through. `debugging` is a plain attribute: test it before building facts
-    on the request path. Event names are constants of the code (`worker.died`), never made from input."""
+    """What a room is given to speak through. Test `debugging` before building facts on the request path. Event names
+    are constants of the code (`worker.died`), never made from input. All logs of a daemon share `levels`."""
 
-    __slots__ = ("_facts", "_level", "_levels", "_sink", "category", "debugging")
+    __slots__ = ("_facts", "_levels", "_sink", "category")
 
     def __init__(
-        self, sink: Sink, category: Category, levels: Mapping[Category, Level], facts: dict[str, Shown] | None = None
+        self, sink: Sink, category: Category, levels: dict[Category, Level], facts: dict[str, Shown] | None = None
     ) -> None:
         self.category = category
         self._sink = sink
         self._levels = levels
-        self._level = levels.get(category, Level.INFO)
         self._facts = facts or {}
-        self.debugging = self._level <= Level.DEBUG
+
+    @property
+    def debugging(self) -> bool:
+        return self._levels.get(self.category, Level.INFO) <= Level.DEBUG
+
+    @property
+    def levels(self) -> Mapping[Category, Level]:
+        return {category: self._levels.get(category, Level.INFO) for category in Category}
+
+    def set_levels(self, levels: Mapping[Category, Level]) -> None:
+        """From now on, for every log of this daemon; categories that are not named stay as they are."""
+        self._levels.update(levels)
 
     def child(self, category: Category) -> Log:
         """The same log, for another part of the daemon."""
@@ -216,13 +240,17 @@ class Log:
     def critical(self, event: str, error: BaseException | None = None, /, **facts: object) -> None:
         self._write(Level.CRITICAL, event, error, facts)
 
+    def tell_suppressed(self) -> None:
+        """See Sink."""
+        self._sink.tell_suppressed()
+
     @property
     def dropped(self) -> int:
         """Lines lost because nobody took them."""
         return self._sink.dropped
 
     def _write(self, level: Level, event: str, error: BaseException | None, facts: dict[str, object]) -> None:
-        if level < self._level:
+        if level < self._levels.get(self.category, Level.INFO):
             return
         shown = self._facts | _named(facts)
         if error is not None:
@@ -242,5 +270,6 @@ def open_log(
 ) -> Log:
     """The daemon's log on standard error, in the form that suits it unless one is named. `child` gives each room its
     own category."""
-    levels = dict.fromkeys(Category, level) | dict(overrides or {})
+    levels: dict[Category, Level] = dict.fromkeys(Category, level)
+    levels.update(overrides or {})
     return Log(Sink(descriptor, form or form_for(descriptor, os.environ)), Category.LIFECYCLE, levels)

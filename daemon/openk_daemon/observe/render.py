@@ -1,14 +1,16 @@
-"""Facts and errors as plain values that are safe to write down.  Redaction is by type, not by name.
+"""Facts and errors as plain values that are safe to write down.  Redaction is by type, and by name.
 
 What may hold a secret (bytes, memoryviews, leases, anything unknown) is shown as its type and length and
-never as its value; text, numbers and enumerations are shown.  Secrets never become `str` in openk
-(docs/threat-model.md), so this is a second fence, not the first.
+never as its value; text, numbers and enumerations are shown, unless their name says that they are secret.  Secrets
+never become `str` in openk (docs/threat-model.md), so these are a second and a third fence, not the first.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import lru_cache
 from types import TracebackType
 from typing import Final, cast
 
@@ -22,6 +24,22 @@ CHAIN_MOST: Final = 6
 """Errors shown of one chain of causes."""
 FRAMES_MOST: Final = 8
 """Innermost frames shown of each error."""
+
+
+SECRET_WORDS: Final = frozenset({
+    "pin", "pins", "puk", "password", "passwords", "passwd", "passphrase", "plaintext", "private", "seed", "entropy",
+    "credential", "credentials", "cookie", "authorization", "otp", "share", "shares",
+})  # fmt: skip
+"""A fact with one of these words in its name is shown as its type, whatever it is. `secret` and `key` are not among
+them: they name what clients name (payments/db/password), and who may know the names is policy's affair."""
+_READABLE: Final = (str, int, float, dict, list, tuple, set, frozenset)
+_WORDS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+
+
+@lru_cache(1024)
+def is_secret(name: str) -> bool:
+    """Whether a value of that name (`user_pin`, `userPin`) is kept out of the log. Names come from code."""
+    return any(word.lower() in SECRET_WORDS for word in _WORDS.findall(name))
 
 
 def show(value: object, depth: int = DEPTH_MOST) -> Shown:
@@ -50,7 +68,7 @@ def show(value: object, depth: int = DEPTH_MOST) -> Shown:
 def _show_container(value: object, depth: int) -> Shown:
     if type(value) is dict:
         pairs = cast("dict[object, object]", value)
-        return {_key(key): show(pairs[key], depth - 1) for key in list(pairs)[:ITEMS_MOST]}
+        return {_key(key): _by_name(_key(key), pairs[key], depth - 1) for key in list(pairs)[:ITEMS_MOST]}
     if type(value) in (list, tuple, set, frozenset):
         items = cast("Sequence[object]", value)
         return [show(item, depth - 1) for item in list(items)[:ITEMS_MOST]]
@@ -142,4 +160,10 @@ def _frames(traceback: TracebackType | None) -> list[Shown]:
 
 
 def plain(facts: Mapping[str, object]) -> dict[str, Shown]:
-    return {name: show(value) for name, value in facts.items()}
+    return {name: _by_name(name, value, DEPTH_MOST) for name, value in facts.items()}
+
+
+def _by_name(name: str, value: object, depth: int) -> Shown:
+    if isinstance(value, _READABLE) and not isinstance(value, bool) and is_secret(name):
+        return f"<{type(value).__name__} withheld>"
+    return show(value, depth)

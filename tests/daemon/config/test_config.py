@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openk_daemon.config import Config, ConfigError, Hsm, Limits, development, load
-from openk_daemon.config_file import lines_of
+from openk_daemon.config_sources import lines_of
 from openk_daemon.config_reference import reference
 from openk_daemon.policy.engine import Engine
 from openk_daemon.policy.shipped import shipped_policies
@@ -364,7 +364,7 @@ def test_the_page_is_made_from_the_types() -> None:
 
 def test_the_pages_example_works(tmp_path: Path) -> None:
     examples = re.findall(r"```toml\n(.*?)```", reference(), re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         load(written(tmp_path, example))
 

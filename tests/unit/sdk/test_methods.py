@@ -35,6 +35,8 @@ ROWS = {
     "secrets": {"secret": "v/s", "version": 1, "created": "t"},
     "entries": {"index": 0, "entry": "{}"},
     "methods": {"name": "system.ping"},
+    "settings": {"key": "log.level", "value": "info", "origin": "default", "live": True},
+    "changes": {"key": "log.level", "running": "info", "files": "debug", "origin": "a:1", "live": True},
     "checks": {"check": "random", "outcome": "ok", "text": "t", "microseconds": 3},
     "objects": {
         "state": "ok",
