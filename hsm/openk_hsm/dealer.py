@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from math import inf
+from socket import SHUT_RDWR
 from time import monotonic
+from typing import Final
 
-from openk_hsm.errors import InvalidInput
+from openk_hsm.dialling import Limits
+from openk_hsm.errors import InvalidInput, TimedOut
 from openk_hsm.fair_queue import FairQueue
 from openk_hsm.link import Cold, Link
-from openk_hsm.seam import Operation
+from openk_hsm.seam import Operation, Replay
 from openk_hsm.waiting import Waiting
+
+_QUEUED_COST: Final = 20
+"""Microseconds that an operation costs of which nothing is known yet."""
 
 
 class Dealer:
     """`links` is the lane's own list: whoever is in it is given work."""
 
-    def __init__(self, waiting: Waiting, links: list[Link]) -> None:
+    def __init__(self, waiting: Waiting, links: list[Link], limits: Limits) -> None:
         self._waiting = waiting
         self._links = links
+        self._limits = limits
+        self._kept_alive = monotonic()
         self._queue, self._again, self._cold = waiting.queue, waiting.again, waiting.cold
         self._alone: dict[Link, Operation | Cold] = {}  # what is done again there, with nothing else in flight
 
@@ -38,6 +48,43 @@ class Dealer:
                 sent = False  # the link's reader will see the end of it
             if not sent:
                 refused.add(id(link))
+
+    def watch(self, now: float) -> bool:
+        """For once a tick: fail what is late at a worker, give up workers that hang (whether there was one), and ask
+        for each one's health once in a while."""
+        hung = False
+        for link in list(self._links):
+            for operation in link.abandon(now):
+                self._waiting.timed_out += 1
+                operation.pending.fail(TimedOut("the HSM did not answer within the deadline"))
+            if link.hung(now):
+                hung = True
+                link.socket.shutdown(SHUT_RDWR)  # its reader sees the end
+        if now - self._kept_alive >= self._limits.keep_alive:
+            self._kept_alive = now
+            self._keep_alive(now)
+        return hung
+
+    def _keep_alive(self, now: float) -> None:
+        """Sessions of some devices end when nobody uses them, and a sick device is found before somebody needs it."""
+        for link in self._links:
+            if not link.cold:
+                call = Cold("health", (), Replay.NEVER, now + self._limits.deadline, self._limits.deadline)
+                with suppress(OSError):  # its reader sees the end
+                    link.send_cold(call, now)
+
+    @property
+    def load(self) -> float:
+        """Microseconds of work for each worker, roughly; infinite without one."""
+        links = self._links
+        if not links:
+            return inf
+        return (self._queue.count * _QUEUED_COST + sum(link.cost for link in links)) / len(links)
+
+    def stalled(self, now: float) -> bool:
+        """Whether every worker lets a batch wait for longer than `Limits.stall`: hung, or busy with something long."""
+        patience = now - self._limits.stall
+        return all(any(batch.sent < patience for batch in link.batches.values()) for link in self._links)
 
     def forget(self, link: Link) -> None:
         """The link is closed."""

@@ -63,7 +63,7 @@ class GroupLane(Calls):
         self.handed_over = 0
         """Operations and calls that went from one member to another."""
         for member in members:
-            member.prove = self._kinship.prove
+            member.entrance.prove = self._kinship.prove
             member.on_change = self._rearrange
 
     def submit(self, operation: Operation) -> Pending[bytes | int]:

@@ -11,9 +11,8 @@ settled from the task that reads a link.
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from math import inf
 from time import monotonic
 from typing import Final, cast
 
@@ -21,40 +20,31 @@ import trio
 
 from openk_hsm.calls import Calls
 from openk_hsm.dealer import Dealer
-from openk_hsm.dialling import Limits, dial
+from openk_hsm.dialling import Limits
+from openk_hsm.entrance import Entrance
 from openk_hsm.errors import (
     Busy,
     Diverged,
     HsmError,
     Interrupted,
     Sealed,
-    TimedOut,
     Unavailable,
     Untrusted,
     WrongPin,
 )
-from openk_hsm.frames import BadFrame, Intent
+from openk_hsm.frames import BadFrame
 from openk_hsm.lane_seal import LaneSeal
 from openk_hsm.link import Cold, Link
 from openk_hsm.pending import Pending, failed, resolved
 from openk_hsm.quarantine import Quarantine
 from openk_hsm.reactor import Reactor
-from openk_hsm.seam import (
-    KeyHandle,
-    LaneHealth,
-    LaneState,
-    Operation,
-    Replay,
-    TokenInfo,
-)
+from openk_hsm.seam import KeyHandle, LaneHealth, LaneState, Operation, TokenInfo
 from openk_hsm.waiting import Handed, Waiting
 
 Report = Callable[[str, Mapping[str, object]], None]
-Proof = Callable[[Link], Awaitable[None]]
 
 FIRST_DELAY: Final = 0.01
 LONGEST_DELAY: Final = 1.0
-_QUEUED_COST: Final = 20
 NOBODY_DELAY: Final = 0.1
 """Between tries while nobody listens: a worker starts in 0.2 s, and a try costs 20 microseconds."""
 TICK: Final = 0.25
@@ -94,9 +84,6 @@ class WorkerLane(Calls):
         self._queue = self._waiting.queue
         self._links: list[Link] = []
         self._info: TokenInfo | None = None
-        self._expected: bytes | None = None
-        self.prove: Proof | None = None
-        """Asked of each link before it is used; raises HsmError when it must not be."""
         self.on_change: Callable[[], None] = _nothing
         """Called when a worker has come or gone, or the breaker has opened."""
         self._info_waiters: list[Pending[TokenInfo]] = []
@@ -106,9 +93,9 @@ class WorkerLane(Calls):
         self._ever_up = False
         self._open = not sealed  # False: the breaker fails requests at once
         self._seal = LaneSeal(sealed=sealed)
+        self.entrance = Entrance(self._limits, self._seal)
         self._restarts = self._busy = self._rejected = self._trips = self._refusals = 0
-        self._kept_alive = self._since
-        self._dealer = Dealer(self._waiting, self._links)
+        self._dealer = Dealer(self._waiting, self._links, self._limits)
         self.pump = self._dealer.pump
         """Give free workers what waits. Happens by itself once a tick of the loop."""
         self._own = None if reactor is not None else Reactor()
@@ -173,16 +160,12 @@ class WorkerLane(Calls):
     def load(self) -> float:
         """Microseconds of work that wait for each worker, roughly: for whoever shares work between lanes. Infinite
         without a worker."""
-        links = self._links
-        if not links:
-            return inf
-        return (self._queue.count * _QUEUED_COST + sum(link.cost for link in links)) / len(links)
+        return self._dealer.load
 
     @property
     def stalled(self) -> bool:
         """Whether every worker lets a batch wait for longer than it should: hung, or busy with something long."""
-        patience = monotonic() - self._limits.stall
-        return all(any(batch.sent < patience for batch in link.batches.values()) for link in self._links)
+        return self._dealer.stalled(monotonic())
 
     @property
     def token(self) -> TokenInfo | None:
@@ -211,8 +194,7 @@ class WorkerLane(Calls):
         self._seal.close()
         self._open = False
         self._fail_waiting(self._seal.error())
-        for link in self._links:
-            link.socket.shutdown(socket.SHUT_RDWR)  # its reader sees the end, and fails what is in flight
+        self.give_up()  # whoever reads a link sees the end, and fails what is in flight
         self._announce()
 
     def unseal(self) -> Pending[TokenInfo]:
@@ -259,10 +241,9 @@ class WorkerLane(Calls):
 
     def expect(self, identity: bytes) -> None:
         """Serve with the token of this identity only (`TokenInfo.identity`). Workers of another are given up."""
-        self._expected = identity
-        for link in self._links:
-            if link.info.identity != identity:
-                link.socket.shutdown(socket.SHUT_RDWR)  # its reader sees the end
+        self.entrance.expected = identity
+        if self._info is not None and self._info.identity != identity:
+            self.give_up()
 
     def give_up(self) -> None:
         """Drop every worker; those that come must prove themselves anew."""
@@ -299,14 +280,8 @@ class WorkerLane(Calls):
         while True:
             self._now = now = monotonic()
             self._waiting.expire(now)
-            for link in list(self._links):
-                for operation in link.abandon(now):
-                    self._waiting.timed_out += 1
-                    operation.pending.fail(TimedOut("the HSM did not answer within the deadline"))
-                if link.hung(now):
-                    self._report("hsm worker hangs", {"lane": self.name})
-                    link.socket.shutdown(socket.SHUT_RDWR)  # its reader sees the end
-            self._keep_alive(now)
+            if self._dealer.watch(now):
+                self._report("hsm worker hangs", {"lane": self.name})
             late = self._seal.overdue(now)
             if late is not None:
                 self._reseal(late)
@@ -326,18 +301,6 @@ class WorkerLane(Calls):
         self._fail_waiting(outage)
         self._announce()
         self.on_change()
-
-    def _keep_alive(self, now: float) -> None:
-        """Ask each worker for its health once in a while: sessions of some devices end when nobody uses them, and a
-        sick device is found before somebody needs it."""
-        if now - self._kept_alive < self._limits.keep_alive:
-            return
-        self._kept_alive = now
-        for link in self._links:
-            if not link.cold:
-                call = Cold("health", (), Replay.NEVER, now + self._limits.deadline, self._limits.deadline)
-                with suppress(OSError):  # its reader sees the end
-                    link.send_cold(call, now)
 
     def _announce(self) -> None:
         changed, self._changed = self._changed, trio.Event()
@@ -378,7 +341,7 @@ class WorkerLane(Calls):
         while True:
             longest = LONGEST_DELAY
             try:
-                link = await self._connect(path)
+                link = await self.entrance.connect(path)
             except HsmError as error:
                 self._refuse(error, path)
             except OSError as error:
@@ -408,26 +371,6 @@ class WorkerLane(Calls):
         """A try to unseal has failed."""
         self._report("hsm unseal failed", {"lane": self.name, "code": why.code, "text": str(why)})
         self._seal.close(why)
-
-    async def _connect(self, path: str) -> Link:
-        """Raises OSError when nobody listens, HsmError when the worker says why it does not serve."""
-        link = await dial(path, self._limits, self._seal.greeting(path))
-        if self._seal.intent is Intent.SEAL:  # meanwhile
-            link.close()
-            raise self._seal.error()
-        if self._info is not None and link.info.identity != self._info.identity:
-            link.close()
-            raise Untrusted("a worker serves another token than before")
-        if self._expected is not None and link.info.identity != self._expected:
-            link.close()
-            raise Untrusted("a worker serves another token than the one that this state folder is bound to")
-        if self.prove is not None:
-            try:
-                await self.prove(link)
-            except BaseException:
-                link.close()
-                raise
-        return link
 
     async def _serve(self, link: Link) -> None:
         """Read one link to its end, then save what was in flight."""
@@ -468,6 +411,7 @@ class WorkerLane(Calls):
     def _arrive(self, link: Link) -> None:
         self._links.append(link)
         self._info = link.info
+        self.entrance.known = link.info.identity
         self._ever_up = True
         if self._seal.open:
             self._open = True

@@ -14,6 +14,8 @@ from tests.support.load import Book, Refused, Wire, check, furnish
 from tests.support.site import Site, Source, answered, refused, until_state
 from tests.support.tokens import Token, make_token
 
+SOON = ("breaker_seconds = 2.0",)
+
 
 def source(token: Token, workers: int = 1) -> Source:
     return Source(token.uri, token.pin_file, token.environment, workers)
@@ -26,7 +28,7 @@ def other_token(tmp_path_factory: pytest.TempPathFactory) -> Token:
 
 
 async def test_a_vault_lives_on_its_hsm(token: Token, other_token: Token, tmp_path: Path) -> None:
-    site = Site(tmp_path / "site", {"main": source(token), "vendor": source(other_token)})
+    site = Site(tmp_path / "site", {"main": source(token), "vendor": source(other_token)}, settings=SOON)
     async with site.running() as wire:
         await until_state(wire, "vendor", "up")
         assert (await answered(wire, "vault.create", vault="here"))["hsm"] == "main"
@@ -84,7 +86,7 @@ async def test_a_group_serves_while_one_of_its_members_is_away(token: Token, tmp
     """Two tokens with the same root keys; one goes, comes back, the other goes: no client hears of it."""
     twin = token.copy(tmp_path / "twin")
     groups = {"main": ["left", "right"]}
-    site = Site(tmp_path / "site", {"left": source(token), "right": source(twin)}, groups)
+    site = Site(tmp_path / "site", {"left": source(token), "right": source(twin)}, groups, SOON)
     chance = random.Random(7)
     book = Book()
     async with site.running() as wire:
