@@ -7,6 +7,7 @@ smaller one wiped.
 
 from __future__ import annotations
 
+import hmac
 import os
 import stat
 import sys
@@ -78,7 +79,7 @@ def ask(label: str, *, again: bool) -> bytearray:
         first = _line(terminal, f"{label}: ")
         if again:
             second = _line(terminal, f"{label} (again): ")
-            same = first == second
+            same = hmac.compare_digest(first, second)
             wipe(second)
             if not same:
                 wipe(first)

@@ -74,19 +74,17 @@ ORDER: Final = {
 
 def shape_scalar(algorithm: Algorithm, scalar: memoryview) -> bool:
     """FIPS 186-5 A.4.2 (rejection): random bytes in place -> a private scalar, or False: draw again.
-    Bytewise, because a Python integer would be a copy on the heap; single bytes are shared constants."""
+    Bytewise, because a Python integer would be a copy on the heap; single bytes are shared constants. Every byte is
+    looked at and no branch depends on one: what the time tells is the answer, and that one is public."""
     order = ORDER[algorithm]
     if algorithm is Algorithm.P521:
         scalar[0] &= 1
-    nonzero = 0
-    for byte in scalar:
+    borrow = nonzero = 0  # of scalar - order, from the last byte on: at the end, whether it is less
+    for at in range(len(order) - 1, -1, -1):
+        byte = scalar[at]
         nonzero |= byte
-    if nonzero == 0:
-        return False
-    for byte, bound in zip(scalar, order, strict=True):
-        if byte != bound:
-            return byte < bound
-    return False
+        borrow = (byte - order[at] - borrow) >> 8 & 1
+    return (nonzero + 0xFF >> 8 & borrow) == 1
 
 
 def public_of(algorithm: Algorithm, material: memoryview) -> bytes | None:
