@@ -12,6 +12,7 @@ from openk_hsm.errors import Unavailable
 from openk_hsm.frames import BadFrame, Intent
 from openk_hsm.link import Link
 from openk_hsm.seam import TokenInfo
+from openk_memory.errors import LockLimitTooLow
 from openk_memory.handoff import HandOff
 
 
@@ -50,7 +51,7 @@ async def dial(path: str, limits: Limits, intent: Intent = Intent.OPEN) -> Link:
     """A link to the worker that listens at `path`, with a fresh region: a worker thought dead cannot write into it.
     With the intent to seal there is none: a worker that obeys answers Sealed.
 
-    Raises OSError when nobody listens, HsmError when the worker says why it does not serve, LockLimitTooLow.
+    Raises OSError when nobody listens, HsmError when the worker says why it does not serve or no memory can be locked.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     region: HandOff | None = None
@@ -73,6 +74,8 @@ async def dial(path: str, limits: Limits, intent: Intent = Intent.OPEN) -> Link:
             region.close()
         if isinstance(error, trio.TooSlowError):
             raise Unavailable("a worker does not open its token in time") from None
+        if isinstance(error, LockLimitTooLow):
+            raise Unavailable(f"there is no locked memory for a worker's hand-off region: {error}") from None
         raise
     return Link(connection, region, info, limits.hang, limits.loaded_keys)
 
