@@ -33,6 +33,7 @@ from openk_daemon.observe.log import Form, Level, Log, open_log
 from openk_daemon.observe.metrics import Metrics
 from openk_daemon.pipeline import Pipeline, Results
 from openk_daemon.policy.decision import Decision, Explanation, Resource
+from openk_daemon.rates import Rates
 from openk_daemon.refusal import Refusal
 from openk_daemon.serve import Server, listen
 from openk_daemon.store.memory import MemoryStore
@@ -159,6 +160,7 @@ class Core:
         """By method; a test may put its own in before it calls the method."""
         self.handlers |= {**self.custody.handlers, **system.handlers()}
         self.metrics = Metrics()
+        self.rates = Rates()
         self.config = with_limits(development(folder, 1), limits)
         self.pipeline = Pipeline(self.policy, self.ledger, self.custody.keys.describe_resource, self.logged.log)
         self.path = str(folder / "core.sock")
@@ -176,7 +178,7 @@ class Core:
         reactor = Reactor()
         self._server = Server(
             [listener], self.config, Identifier([os.getuid()]),
-            intakes(self.handlers, self.custody.keys.loaded_resource), self.pool, self.metrics, self.logged.log, reactor,
+            intakes(self.handlers, self.custody.keys.loaded_resource, self.rates), self.pool, self.metrics, self.logged.log, reactor,
         )  # fmt: skip
         try:
             async with trio.open_nursery() as nursery:
