@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from openk_hsm.pkcs11.quirks import FAMILIES, NONE, family_of, quirks_of
-from tests.support.foreign_tokens import SOFTOKN, ForeignToken, refusal_of, softokn, tpm2
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Mechanism, OpCode, Operation, Purpose, Resident
+from tests.hsm_contract.conftest import SLOTS
+from tests.support.foreign_tokens import SOFTOKN, ForeignToken, refusal_of, serving, softokn, tpm2
+from tests.support.tokens import answer, lane_over
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,29 @@ def test_a_token_that_no_attribute_fits_is_missing_and_the_others_are_named(nss:
     said = nss.cli("probe", "--uri", uri, *nss.access[2:], status=1)
     assert "no token matches library-version=9.9" in said
     assert "'NSS Certificate DB' serial=0000000000000000 slot-id=2" in said
+
+
+@pytest.mark.parametrize("fixture", ["opencryptoki_token", "softokn_token"])
+async def test_two_workers_log_in_to_one_token(request: pytest.FixtureRequest, fixture: str) -> None:
+    """Each has a login of its own, sees what the other makes, and stays when the other is killed."""
+    token: ForeignToken = request.getfixturevalue(fixture)
+    mac = KeySpec(Algorithm.HMAC_SHA_256, Purpose.MAC)
+    key = KeyHandle(next(SLOTS), mac, Resident("openk-key-two", b"two"))
+
+    def question() -> Operation:
+        return Operation(OpCode.MAC, 32, key, Mechanism.HMAC_SHA_256, b"question")
+
+    with serving(token, "two") as left:
+        async with lane_over([left]) as second:
+            await second.ready()
+            with serving(token, "one") as right:
+                async with lane_over([right]) as first:
+                    await first.ready()
+                    await answer(first.generate_resident(mac, "openk-key-two", b"two"))
+                    told = await answer(first.submit(question()))
+                    assert await answer(second.submit(question())) == told
+            assert await answer(second.submit(question())) == told
+            assert await answer(second.destroy_resident("openk-key-two", b"two"))
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,9 @@ class ForeignToken:
 
 
 @contextmanager
-def serving(token: ForeignToken) -> Generator[Path]:
+def serving(token: ForeignToken, name: str = "s") -> Generator[Path]:
     """A worker on it; its socket."""
-    socket_path = token.pin_file.parent / "s"
+    socket_path = token.pin_file.parent / name
     with worker(token.uri, socket_path, token.pin_file, token.environment, prefix=token.prefix):
         yield socket_path
 
@@ -125,7 +125,7 @@ def opencryptoki(folder: Path) -> Generator[ForeignToken]:
     folder.mkdir(parents=True)
     alone = ["--user", "--map-root-user"] if os.geteuid() else []
     command = ["unshare", *alone, "--mount", "--ipc", "--kill-child", "sh", "-c", _NAMESPACE, "sh", str(folder)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as daemon:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as daemon:
         try:
             _wait_for(Path(f"/proc/{daemon.pid}/root/run/pkcsslotd.socket"), daemon)
             enter = ("--user", "--preserve-credentials") if alone else ()
