@@ -76,6 +76,9 @@ class Entry:
         return self.command == _RESET and self.session == NOWHERE
 
     def describe(self) -> str:
+        """For people, in a notice."""
+        if self.is_boot:
+            return f"entry {self.number}"
         by = "nobody's session" if self.session == NOWHERE else f"authentication key {self.session}"
         on = "" if self.target == NOWHERE else f" on object {self.target}"
         failed = "" if self.result & 0x80 else f", refused with code {self.result:#04x}"

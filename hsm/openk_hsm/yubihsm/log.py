@@ -22,7 +22,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -30,7 +29,8 @@ from typing import Final
 from openk_hsm import journal
 from openk_hsm.errors import HsmError
 from openk_hsm.seam import Notice
-from openk_hsm.yubihsm.entries import ENTRY, LOGINS, NOWHERE, ROW, Entry, Sent, fits
+from openk_hsm.yubihsm.entries import ENTRY, LOGINS, NOWHERE, ROW, Entry, Sent
+from openk_hsm.yubihsm.matching import explain
 
 CAPACITY: Final = 62
 DRAIN_AT: Final = 40
@@ -38,8 +38,6 @@ DRAIN_AT: Final = 40
 _MOST_NOTICES: Final = 1000
 _MOST_SHOWN: Final = 6
 """Entries that one notice describes."""
-_READING: Final = frozenset({0x4D, 0x67})
-"""GET LOG ENTRIES and SET LOG INDEX: logged after the log was read, if at all."""
 
 
 class DeviceLog:
@@ -51,7 +49,7 @@ class DeviceLog:
         self._key = authentication_key
         self._logged: frozenset[int] | None = None
         self._forced = False
-        self._sent: deque[Sent] = deque()
+        self._sent: list[Sent] = []
         self._notices: list[Notice] = []
         self._unlogged = (0, 0)
         self.last: Entry | None = None
@@ -73,7 +71,7 @@ class DeviceLog:
         forced that stays so for all others (devices differ)."""
         self._logged = logged
         self._forced = forced
-        self._sent = deque(sent for sent in self._sent if forced or sent.command in logged)
+        self._sent = [sent for sent in self._sent if forced or sent.command in logged]
         for sent in self._sent:
             sent.sure = sent.command in logged
         self._rewrite()
@@ -100,29 +98,26 @@ class DeviceLog:
         nothing."""
         self._note_unlogged(boots, logins)
         fresh: Sequence[Entry] = ()
+        adopted = False
         if entries:
             fresh, adopted = self._chain(entries)
-            strangers = [entry for entry in fresh if not self._match(entry)]
-            if not adopted:
-                self._tell_strangers(strangers)
-            self._archive(fresh)
+        self._judge(fresh, adopted=adopted)  # first: a crash behind it tells twice, a crash before it not too little
+        self._archive(fresh)
+        if entries:
             self.last = entries[-1]
             self.seen += len(fresh)
-        self._settle()
         self._rewrite()
         return entries[-1].number if entries else None
 
-    def _settle(self) -> None:
-        """What was sent before the log was read is in it, or was never done. (A command whose answer was lost may still
-        be under way: it has until the next time.)"""
-        left = [sent for sent in self._sent if sent.command not in _READING]
-        self._sent = deque(sent for sent in self._sent if sent.command in _READING)
-        for sent in left:
-            if sent.answered is None and not sent.late:
-                sent.late = True
-                self._sent.append(sent)
-            else:
-                self._missing(sent)
+    def _judge(self, fresh: Sequence[Entry], *, adopted: bool) -> None:
+        """`adopted`: what is there is older than we are, and nobody's fault."""
+        explained = explain(self._sent, fresh)
+        self._sent = explained.open
+        if not adopted:
+            self._tell_strangers(explained.strangers)
+            for sent in explained.missing:
+                text = f"the log lacks a command of ours: {sent.command:#04x} on object {sent.target}"
+                self._tell(text, alarm=True)
 
     def _chain(self, entries: Sequence[Entry]) -> tuple[Sequence[Entry], bool]:
         """The entries that are new, their chain verified; and whether this device's log is seen for the first time."""
@@ -153,16 +148,6 @@ class DeviceLog:
             digest = entry.digest
         return fresh, begins and last is None
 
-    def _match(self, entry: Entry) -> bool:
-        """Whether the entry is a command of ours; those before it in `_sent` are done with."""
-        for at, sent in enumerate(self._sent):
-            if fits(entry, sent):
-                for _ in range(at):
-                    self._missing(self._sent.popleft())
-                self._sent.popleft()
-                return True
-        return False
-
     def _tell_strangers(self, entries: Sequence[Entry]) -> None:
         """One notice for each of those who used the device besides us."""
         theirs: dict[str, list[Entry]] = {}
@@ -183,10 +168,6 @@ class DeviceLog:
         if entry.session == self._key:
             return "somebody else used openk's authentication key"
         return "somebody else used the device"
-
-    def _missing(self, sent: Sent) -> None:
-        if sent.answered is not None and sent.sure:
-            self._tell(f"the log lacks a command of ours: {sent.command:#04x} on object {sent.target}", alarm=True)
 
     def _note_unlogged(self, boots: int, logins: int) -> None:
         before_boots, before_logins = self._unlogged

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openk_hsm.errors import HsmError
-from openk_hsm.yubihsm.entries import NOWHERE, Entry, parse_entries
+from openk_hsm.yubihsm.entries import NOWHERE, Entry, Sent, fits, parse_entries
 from openk_hsm.yubihsm.log import CAPACITY, DRAIN_AT, DeviceLog
+from openk_hsm.yubihsm.matching import explain
 
 OURS, THEIRS = 2, 1
 HMAC, LIST = 0x53, 0x48
@@ -168,6 +169,56 @@ def test_a_reset_a_start_and_a_failed_login_are_told(log: DeviceLog, device: Dev
 
 def test_what_the_device_does_not_log_is_not_written_down(log: DeviceLog) -> None:
     assert log.sends(0x51, 2, OURS, NOWHERE) is None
+
+
+def test_a_login_that_was_never_answered_hides_no_later_one(log: DeviceLog, device: Device) -> None:
+    """A worker that could not reach the device has written its login down; the next one's looks just the same."""
+    for command in (0x03, 0x04):
+        log.sends(command, 10, NOWHERE, OURS)
+    for command in (0x03, 0x04):
+        sent = log.sends(command, 10, NOWHERE, OURS)
+        assert sent is not None
+        sent.answered = command | 0x80
+        device.do(command, NOWHERE, OURS, length=10)
+    assert drain(log, device) == []
+    assert drain(log, device) == []
+
+
+ROW = st.tuples(st.sampled_from([HMAC, LIST, 0x67]), st.sampled_from([1, 2]), st.sampled_from(["yes", "no", "lost"]))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.one_of(ROW, st.sampled_from([HMAC, LIST])), max_size=6))
+def test_the_explanation_is_the_cheapest_there_is(story: list[tuple[int, int, str] | int]) -> None:
+    """Against trying every one. "lost": no answer came; then it may be in the log, or not."""
+    device, sent = Device(), list[Sent]()
+    for step in story:
+        if isinstance(step, int):
+            device.do(step, THEIRS)
+            continue
+        command, target, outcome = step
+        sent.append(Sent(command, 3, OURS, target, NOWHERE, None if outcome == "lost" else command | 0x80))
+        if outcome != "no":
+            device.do(command, OURS, target)
+    entries = device.entries
+
+    def cheapest(row: int, column: int) -> int:
+        if row == len(sent):
+            return len(entries) - column
+        costs = [cheapest(row + 1, column) + int(must_be_there(sent[row]))]
+        if column < len(entries):
+            costs.append(cheapest(row, column + 1) + 1)
+            if fits(entries[column], sent[row]):
+                costs.append(cheapest(row + 1, column + 1))
+        return min(costs)
+
+    expected = cheapest(0, 0)
+    explained = explain(sent, entries)
+    assert len(explained.strangers) + len(explained.missing) == expected
+
+
+def must_be_there(sent: Sent) -> bool:
+    return sent.answered is not None and sent.command != 0x67
 
 
 def test_under_forced_audit_other_commands_may_be_logged_or_not(device: Device) -> None:
