@@ -29,7 +29,7 @@ EVENTS: Final = 256
 """Descriptors served before the steps of this round are taken."""
 LINGER: Final = 0.001
 """Seconds to wait for the next event before trio gets the thread back: the least that epoll_wait(2) can wait."""
-STAY: Final = 0.005
+STAY: Final = 0.002
 """Seconds after which trio's other tasks get their turn, however busy it is here."""
 
 Ready = Callable[[int], None]
