@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from openk_daemon.bindings import AnyLane, Bindings, Commit
+from openk_daemon.claims import Claims
 from openk_daemon.config import Config, Hsm
 from openk_daemon.hsms import HOME, Device, Hsms
 from openk_daemon.observe.health import OK, Finding, State
@@ -21,6 +22,8 @@ from openk_hsm.lane import WorkerLane
 from openk_hsm.reactor import Reactor
 from openk_hsm.seam import LaneHealth, LaneState, TokenInfo
 
+_CLAIM: Final = 1.0
+"""Seconds between two looks at whose tokens are whose."""
 _TROUBLES: Final[Mapping[LaneState, str]] = {
     LaneState.LATCHED: "the token refused the PIN; it is not tried again: openk-hsm unlatch",
     LaneState.DIVERGED: "its root keys are not its group's; it is not used: docs/operations.md",
@@ -62,10 +65,23 @@ class Lanes:
             if name != self.hsms.home or isinstance(lane, GroupLane):  # another token for the first ends the start
                 bindings.expect(HOME if name == self.hsms.home else name, lane)
             nursery.start_soon(lane.run)
+        self._claims = Claims(partial(_report_shared, log))
+        nursery.start_soon(self._claim_for_ever)
 
     def _group(self, name: str, members: Sequence[str]) -> GroupLane:
         limits = _limits(self._config, self._config.hsm[members[0]])
         return GroupLane(name, [self.single[member] for member in members], limits=limits)
+
+    async def _claim_for_ever(self) -> None:
+        """Tokens, as soon as they are known; those that another daemon has, once it has gone."""
+        try:
+            while True:
+                for name, lane in self.single.items():
+                    if lane.token is not None:
+                        self._claims.claim(name, lane.token.identity)
+                await trio.sleep(_CLAIM)
+        finally:
+            self._claims.close()
 
     def sockets(self, name: str) -> list[str]:
         """Where the workers of an HSM listen, those of a group's members too."""
@@ -106,6 +122,9 @@ class Lanes:
                 latched = True
             elif there < wanted:
                 troubles.append(f"{wanted - there} of {wanted} HSM workers of {name} are missing")
+        for name, pid in self._claims.shared.items():
+            other = f"process {pid}" if pid else "a process of this host"
+            troubles.append(f"{name}: another openkd ({other}) uses the same token: give each one its own")
         served = all(lane.workers for lane in self._lanes.values())
         bad = State.FAILED if latched and not served else State.DEGRADED
         return Finding(bad, "; ".join(troubles)) if troubles else OK
@@ -185,6 +204,10 @@ def _limits(config: Config, hsm: Hsm) -> Limits:
         stall=hsm.stall_seconds,
         quarantine=hsm.quarantine_seconds,
     )
+
+
+def _report_shared(log: Log, name: str, pid: int) -> None:
+    log.warning("hsm.shared", None, hsm=name, other=pid, text="another openkd of this host uses the same token")
 
 
 def _report(log: Log, event: str, fields: Mapping[str, object]) -> None:

@@ -160,3 +160,18 @@ async def until_workers(wire: Wire, count: int) -> None:
             if answer["hsms"][0]["workers"] == count:
                 return
             await trio.sleep(0.02)
+
+
+async def test_two_daemons_on_one_token_are_noticed(token: Token, tmp_path: Path) -> None:
+    first = Site(tmp_path / "first", {"main": source(token)})
+    second = Site(tmp_path / "second", {"main": source(token.copy(tmp_path / "copy"))})
+    async with first.running() as one:
+        assert "another openkd" not in str(await answered(one, "system.health"))
+        async with second.running() as two:
+            with trio.fail_after(20):
+                while "uses the same token" not in str(await answered(two, "system.health")):  # noqa: ASYNC110
+                    await trio.sleep(0.05)
+            assert first.daemon is not None
+            assert f"process {first.daemon.pid}" in str(await answered(two, "system.health"))
+            assert "another openkd" not in str(await answered(one, "system.health"))
+            assert "hsm.shared" in second.log
