@@ -90,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     dev = commands.add_parser("dev-token", help="a SoftHSM2 token for development, with root keys, in a folder")
     dev.add_argument("--dir", required=True, type=Path)
     dev.add_argument("--module", default="", help="path of SoftHSM2's module")
+    dev.add_argument(
+        "--roots", type=Path, metavar="FILE",
+        help="make the root keys of a fresh token from this file's bytes: tokens made from one file have the same, and "
+        "can be tried as a group",
+    )  # fmt: skip
     dev.add_argument("--json", action="store_true")
     dev.set_defaults(run=_dev_token)
     return parser
@@ -192,7 +197,7 @@ def _yubihsm_setup(parsed: argparse.Namespace) -> int:
 def _dev_token(parsed: argparse.Namespace) -> int:
     from openk_hsm.provision import make_dev_token  # noqa: PLC0415
 
-    access = make_dev_token(parsed.dir, parsed.module)
+    access = make_dev_token(parsed.dir, parsed.module, parsed.roots.read_bytes() if parsed.roots else b"")
     folder = parsed.dir.absolute()
     shown = {"uri": access.uri, "pin_file": str(folder / "pin"), "softhsm2_conf": str(folder / "softhsm2.conf")}
     _show(parsed, shown, "\n".join(f"{name}: {value}" for name, value in shown.items()))

@@ -73,7 +73,8 @@ async def dial(path: str, limits: Limits, intent: Intent = Intent.OPEN) -> Link:
         if region is not None:
             region.close()
         if isinstance(error, trio.TooSlowError):
-            raise Unavailable("a worker does not open its token in time: another daemon has it, or the device hangs") from None
+            late = "a worker does not open its token in time: it serves another daemon, or the device hangs"
+            raise Unavailable(late) from None
         if isinstance(error, LockLimitTooLow):
             raise Unavailable(f"there is no locked memory for a worker's hand-off region: {error}") from None
         raise

@@ -13,7 +13,7 @@ from openk_hsm.errors import HsmError, Unsupported
 from openk_hsm.latch import Latch
 from openk_hsm.pin import PinSource
 from openk_hsm.registry import make_backend
-from openk_hsm.seam import AUDIT_KEY, ROOT_KW, Backend, KeyHandle, Resident, TokenInfo, roots
+from openk_hsm.seam import AUDIT_KEY, ROOT_KW, Algorithm, Backend, KeyHandle, Resident, TokenInfo, roots
 from openk_hsm.uri import parse_uri
 from openk_memory.region import Region
 
@@ -88,14 +88,32 @@ def softhsm_module() -> str:
     raise HsmError("SoftHSM2 is not installed: `apt install softhsm2`, or give --module")
 
 
-def make_dev_token(folder: Path, module: str = "") -> Access:
+def import_known_roots(access: Access, seed: bytes) -> None:
+    """Root keys made from `seed`, on a PKCS#11 token that has none: for development. Raises HsmError."""
+    from openk_hsm.pkcs11.backend import Pkcs11Backend  # noqa: PLC0415 - vendor code only when used
+    from openk_hsm.pkcs11.known_roots import SEED_LEAST, value_of  # noqa: PLC0415
+
+    if len(seed) < SEED_LEAST:
+        raise HsmError(f"the file that root keys are made from has fewer than {SEED_LEAST} bytes")
+    with opened(access, roots=False) as (backend, info):
+        if not isinstance(backend, Pkcs11Backend) or info.data is not Algorithm.AES_256_GCM:
+            raise HsmError("root keys of known value are for PKCS#11 tokens with AES-GCM")
+        present = {(found.label, found.id) for found in backend.objects()}
+        if any(_name(root) in present for root in roots(info.data)):
+            raise HsmError("the token has root keys already; nothing was changed")
+        for root in roots(info.data):
+            backend.import_root(root, value_of(root, seed))
+
+
+def make_dev_token(folder: Path, module: str = "", seed: bytes = b"") -> Access:
     """A SoftHSM2 token in `folder` with random PINs and root keys; made once, completed if it was interrupted.
 
         folder/softhsm2.conf    for SOFTHSM2_CONF (set in this process too)
         folder/tokens/          SoftHSM2's files
         folder/pin, so-pin      0600
 
-    Raises HsmError. For development: whoever reads the folder has the keys.
+    `seed`: make the root keys of a fresh token from that; two tokens of one seed can be a group. Raises HsmError. For
+    development: whoever reads the folder has the keys.
     """
     module = module or softhsm_module()
     folder = folder.absolute()
@@ -112,20 +130,24 @@ def make_dev_token(folder: Path, module: str = "") -> Access:
         if not (folder / name).exists():
             _draw_pin(folder / name)
     access = Access(f"pkcs11:token={DEV_LABEL}?module-path={module}", PinSource(file=folder / "pin"), folder)
-    _initialise(access, module, PinSource(file=folder / "so-pin"))
+    fresh = _initialise(access, module, PinSource(file=folder / "so-pin"))
+    if fresh and seed:
+        import_known_roots(access, seed)
     create_roots(access, complete=True)
     return access
 
 
-def _initialise(access: Access, module: str, so_source: PinSource) -> None:
+def _initialise(access: Access, module: str, so_source: PinSource) -> bool:
+    """Whether that was still to be done."""
     from openk_hsm.pkcs11.discovery import list_tokens, load_module  # noqa: PLC0415 - vendor code only when used
     from openk_hsm.pkcs11.initialise import initialise_token  # noqa: PLC0415
 
     load_module(module)
     if any(token.initialised and token.user_pin and token.label == DEV_LABEL for token in list_tokens(module)):
-        return
+        return False
     with so_source.read() as so_pin, access.pin.read() as pin:
         initialise_token(module, DEV_LABEL, so_pin, pin)
+    return True
 
 
 def _draw_pin(path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import trio
 
 from openk_hsm.dialling import Limits
 from openk_hsm.errors import HsmError, TokenMissing, TokenUninitialised, Untrusted, WrongPin
+from openk_hsm.group import GroupLane
+from openk_hsm.lane import WorkerLane
 from openk_hsm.seam import LaneState
 from tests.support.tokens import MODULE, URI, Token, answer, lane_over, run_cli, start_worker, worker
 
@@ -256,3 +259,36 @@ async def test_a_stop_signal_ends_a_worker(token: Token, tmp_path: Path) -> None
     with worker(URI, tmp_path / "s", token.pin_file, token.environment) as process:
         process.send_signal(signal.SIGTERM)
         assert await trio.to_thread.run_sync(process.wait) in {0, -signal.SIGTERM}
+
+
+def test_tokens_made_from_one_file_have_the_same_root_keys(tmp_path: Path) -> None:
+    """For trying groups: different serials and PINs, one identity of a group."""
+    seed = tmp_path / "seed"
+    seed.write_bytes(b"sixteen bytes or more, and no secret")
+    sockets: list[Path] = []
+    with ExitStack() as stack:
+        for name in ("left", "right"):
+            run_cli("dev-token", "--dir", str(tmp_path / name), "--roots", str(seed))
+            run_cli("dev-token", "--dir", str(tmp_path / name), "--roots", str(seed))  # again: nothing
+            token = Token(tmp_path / name)
+            sockets.append(token.folder / "s")
+            stack.enter_context(worker(token.uri, sockets[-1], token.pin_file, token.environment))
+
+        async def serve_as_a_group() -> None:
+            members = [WorkerLane(path.parent.name, [str(path)]) for path in sockets]
+            group = GroupLane("main", members)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(group.run)
+                with trio.fail_after(10):
+                    await group.gathered(10)
+                assert len(group.identities) == 2
+                assert [member.state for member in members] == [LaneState.UP] * 2
+                nursery.cancel_scope.cancel()
+
+        trio.run(serve_as_a_group)
+
+
+def test_a_short_file_makes_no_root_keys(tmp_path: Path) -> None:
+    seed = tmp_path / "seed"
+    seed.write_bytes(b"short")
+    assert "fewer than 16" in run_cli("dev-token", "--dir", str(tmp_path / "t"), "--roots", str(seed), status=1)

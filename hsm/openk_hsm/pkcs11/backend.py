@@ -12,7 +12,7 @@ from typing import Final
 from openk_hsm import binding
 from openk_hsm.binding import Wrap
 from openk_hsm.errors import HsmError, InvalidInput, TokenUninitialised, Unavailable, Unsupported, Untrusted
-from openk_hsm.pkcs11 import codes, templates
+from openk_hsm.pkcs11 import codes, known_roots, templates
 from openk_hsm.pkcs11 import constants as ck
 from openk_hsm.pkcs11.chosen import describe
 from openk_hsm.pkcs11.composite import CIPHER_HALF, MAC_HALF, MAC_ID_SUFFIX, PAIR
@@ -292,6 +292,12 @@ class Pkcs11Backend:
         handle, public = self._objects.generate(spec, name, token=True, extractable=False)
         self._objects.assert_ours(handle, spec, token=True, name=label)
         return public
+
+    def import_root(self, root: KeyHandle, value: bytes) -> None:
+        """Put a root key of known value on the token, for development: `known_roots`."""
+        if self._sessions is None:
+            raise HsmError("the token is not open")
+        known_roots.create(self._module, self._sessions.keeper, root, value)
 
     def destroy_resident(self, label: str, id_: bytes) -> bool:
         found = self._objects.find([*templates.named(label, id_), (ck.CKA_TOKEN, True)])

@@ -113,6 +113,7 @@ class Module:
         self.login = bind("Login", session, Ulong, pointer, length)
         self.logout = bind("Logout", session)
         self.get_token_info = bind("GetTokenInfo", Ulong, pointer)
+        self.create_object = bind("CreateObject", session, pointer, Ulong, cell)
         self.copy_object = bind("CopyObject", session, Ulong, pointer, Ulong, cell)
         self.destroy_object = bind("DestroyObject", session, Ulong)
         self.get_attribute_value = bind("GetAttributeValue", session, Ulong, pointer, Ulong)
