@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import re
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
@@ -70,6 +72,20 @@ def test_points_of_another_form_are_refused(point: bytes, algorithm: Algorithm) 
     except HsmError:
         return
     assert der.endswith(point[-32:])
+
+
+def test_the_page_tells_what_each_code_leads_to() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "hsm.md").read_text()
+    table = page.split("<!-- codes: begin -->")[1].split("<!-- codes: end -->")[0]
+    told = [set(re.findall(r"CKR_[A-Z_]+", row)) for row in table.splitlines() if "CKR_" in row]
+    named = {codes.name_of(number): type(codes.error_of(number, "x")) for number in range(0x201)}
+    named = {name: kind for name, kind in named.items() if not name.startswith("CKR_0x")}
+
+    def those_of(*kinds: type[HsmError]) -> set[str]:
+        return {name for name, kind in named.items() if kind in kinds}
+
+    doubtful = {name for name in named if codes.is_doubtful(name)}
+    assert told == [those_of(SessionLost), those_of(Unavailable, TokenMissing), doubtful, those_of(WrongPin)]
 
 
 @pytest.mark.parametrize(
