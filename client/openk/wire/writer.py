@@ -22,6 +22,7 @@ Writable: TypeAlias = (
 """What can be written. memoryview: of bytes, contiguous."""
 Piece = bytes | memoryview
 
+_SCALARS: Final = frozenset({str, int, bytes, bool, float, type(None)})
 _REQUEST: Final = 0
 _RESPONSE: Final = 1
 
@@ -113,7 +114,9 @@ def _lay_out(value: Writable, pieces: list[Piece]) -> None:
     if type(value) is memoryview:
         pieces.append(bin_header(len(value)))
         pieces.append(value)
-    elif type(value) is dict or isinstance(value, Mapping):
+    elif type(value) in _SCALARS:  # before Mapping, whose check is the dearest here
+        pieces.append(_pack(value))
+    elif isinstance(value, dict | Mapping):
         pieces.append(_container_header(len(value), 0x80, 0xDE))
         for key, entry in value.items():
             if type(entry) is memoryview:

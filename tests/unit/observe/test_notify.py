@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from fcntl import F_DUPFD, fcntl
 from pathlib import Path
 
 from openk_daemon.observe.notify import ServiceManager
@@ -66,8 +67,8 @@ def test_inherited_sockets_by_name(tmp_path: Path) -> None:
     sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in paths]
     for bound, path in zip(sockets, paths, strict=True):
         bound.bind(path)
-    spare = [os.dup2(bound.fileno(), 20 + number) for number, bound in enumerate(sockets)]
-    shuffle = f"exec 3<&20 4<&21 5<&22; exec '{sys.executable}' -c \"$CODE\""
+    spare = [fcntl(bound.fileno(), F_DUPFD, 20) for bound in sockets]  # free ones: 3 to 5 may be among the others
+    shuffle = f"exec 3<&{spare[0]} 4<&{spare[1]} 5<&{spare[2]}; exec '{sys.executable}' -c \"$CODE\""
     result = subprocess.run(
         ["bash", "-c", shuffle], pass_fds=spare, capture_output=True, text=True, timeout=20, check=True,
         env={**os.environ, "CODE": CHILD, "LISTEN_FDS": "3", "LISTEN_FDNAMES": "openkd:metrics:openkd"},
