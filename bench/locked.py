@@ -1,5 +1,5 @@
-"""What locked memory costs: the real daemon beside one whose buffers are plain bytearrays, otherwise the same. Both with
-their store in memory, where they can: a disk would hide the difference."""
+"""What locked memory costs: the real daemon beside one whose buffers are plain bytearrays, otherwise the same. Both
+have their store in memory, where they can: a disk would hide the difference."""
 
 from __future__ import annotations
 
