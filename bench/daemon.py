@@ -24,6 +24,7 @@ VAULT: Final = "bench"
 CLOSED: Final = "closed"
 """A vault nobody may read secrets from, for the row of refusals."""
 
+_CHECKOUT: Final = str(Path(__file__).parents[1])
 _FORBID: Final = """// Made by bench: what is refused here is measured.
 @id("bench")
 forbid (principal, action == Action::"secret.get", resource)
@@ -48,7 +49,9 @@ class Daemon:
     The first start makes a token and root keys, so the folder is used twice: the second start is the one timed.
     """
 
-    def __init__(self, folder: Path, workers: int, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, workers: int, stack: ExitStack, *, plain: bool = False) -> None:
+        """`plain`: with buffers in ordinary memory (bench.plain_openkd)."""
+        self._plain = plain
         self.folder = folder
         self.socket = folder / "openkd.sock"
         self.workers = workers
@@ -72,8 +75,12 @@ class Daemon:
 
     def _start(self, stack: ExitStack) -> subprocess.Popen[str]:
         command = [program(), "--dev", str(self.folder), "--workers", str(self.workers)]
+        environment = None
+        if self._plain:
+            command[:1] = [sys.executable, "-m", "bench.plain_openkd"]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join([_CHECKOUT, os.environ.get("PYTHONPATH", "")])}
         log = stack.enter_context((self.folder.parent / f"{self.folder.name}.log").open("a", encoding="utf-8"))
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         stack.callback(finish, child)
         assert child.stdout is not None
         ready, _, _ = select.select([child.stdout], [], [], 60)

@@ -10,6 +10,7 @@ from bench import checks, frames
 from bench.baselines import Missing
 from bench.daemon import CLOSED, VAULT
 from bench.idle import idle_connections, start
+from bench.locked import locked_memory
 from bench.result import Result, at_least, at_most, missing
 from bench.stage import Stage
 
@@ -186,5 +187,6 @@ ROWS: Final[dict[str, Callable[[Stage], Sequence[Result]]]] = {
     "audit": audit,
     "refusal": refusal,
     "idle": idle_connections,
+    "locked": locked_memory,
     "start": start,
 }

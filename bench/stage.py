@@ -54,6 +54,14 @@ class Stage:
         """One whose store and log lie where fdatasync costs nothing; None where there is no such place."""
         return self._daemon("memory", self.memory, 1) if self.memory is not None else None
 
+    def plain_daemon(self) -> Daemon:
+        """As `daemon_in_memory` (or on the disk, where there is no such place), with buffers in ordinary memory."""
+        if "plain" not in self._daemons:
+            folder = (self.memory or self.folder) / "plain"
+            folder.mkdir(mode=0o700)
+            self._daemons["plain"] = Daemon(folder, 1, self._stack, plain=True)
+        return self._daemons["plain"]
+
     def _daemon(self, name: str, folder: Path, workers: int) -> Daemon:
         if name not in self._daemons:
             (folder / name).mkdir(mode=0o700)

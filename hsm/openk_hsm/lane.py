@@ -11,20 +11,17 @@ settled from the task that reads a link.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Final, cast
 
 import trio
 
-from openk_hsm.calls import Calls
-from openk_hsm.dealer import Dealer
+from openk_hsm.condition import LONGEST_DELAY, Condition, Report, report_nothing
 from openk_hsm.dialling import Limits
-from openk_hsm.entrance import Entrance
 from openk_hsm.errors import (
     Busy,
-    Diverged,
     HsmError,
     Interrupted,
     Sealed,
@@ -33,32 +30,19 @@ from openk_hsm.errors import (
     WrongPin,
 )
 from openk_hsm.frames import BadFrame
-from openk_hsm.lane_seal import LaneSeal
 from openk_hsm.link import Cold, Link
-from openk_hsm.pending import Pending, failed, resolved
-from openk_hsm.quarantine import Quarantine
+from openk_hsm.pending import Pending
 from openk_hsm.reactor import Reactor
-from openk_hsm.seam import KeyHandle, LaneHealth, LaneState, Operation, TokenInfo
-from openk_hsm.waiting import Handed, Waiting
-
-Report = Callable[[str, Mapping[str, object]], None]
+from openk_hsm.seam import KeyHandle, LaneState, Operation, TokenInfo
+from openk_hsm.waiting import Handed
 
 FIRST_DELAY: Final = 0.01
-LONGEST_DELAY: Final = 1.0
 NOBODY_DELAY: Final = 0.1
 """Between tries while nobody listens: a worker starts in 0.2 s, and a try costs 20 microseconds."""
 TICK: Final = 0.25
 
 
-def _nothing() -> None:
-    """The default: nobody wants to know."""
-
-
-def _report_nothing(event: str, fields: Mapping[str, object]) -> None:
-    """The default: nobody listens."""
-
-
-class WorkerLane(Calls):
+class WorkerLane(Condition):
     """`openk_hsm.seam.Lane` over worker processes. `run` it in a nursery; cancel that to stop. One trio thread."""
 
     def __init__(
@@ -67,48 +51,24 @@ class WorkerLane(Calls):
         sockets: Sequence[str],
         *,
         limits: Limits | None = None,
-        report: Report = _report_nothing,
+        report: Report = report_nothing,
         sealed: bool = False,
         reactor: Reactor | None = None,
     ) -> None:
         """`sockets`: one path for each worker of this token. `report`: events for the log, never with secrets.
         `sealed`: from the start; `unseal` opens it. `reactor`: one that runs; otherwise the lane runs its own."""
-        self.name = name
-        self._limits = limits or Limits()
+        super().__init__(name, limits or Limits(), report, sealed=sealed)
         self._paths = tuple(sockets)
-        self._report = report
-        self._quarantine = Quarantine(
-            self._limits.quarantine, lambda event, facts: report(event, {"lane": name, **facts})
-        )
-        self._waiting = Waiting(self._limits, self._quarantine)
-        self._queue = self._waiting.queue
-        self._links: list[Link] = []
-        self._info: TokenInfo | None = None
-        self.on_change: Callable[[], None] = _nothing
-        """Called when a worker has come or gone, or the breaker has opened."""
-        self._info_waiters: list[Pending[TokenInfo]] = []
-        self._refusal: HsmError | None = None
-        self._since = monotonic()  # when the last worker was there
-        self._now = self._since
-        self._ever_up = False
-        self._open = not sealed  # False: the breaker fails requests at once
-        self._seal = LaneSeal(sealed=sealed)
-        self.entrance = Entrance(self._limits, self._seal)
-        self._restarts = self._busy = self._rejected = self._trips = self._refusals = 0
-        self._dealer = Dealer(self._waiting, self._links, self._limits)
-        self.pump = self._dealer.pump
-        """Give free workers what waits. Happens by itself once a tick of the loop."""
         self._own = None if reactor is not None else Reactor()
         self._reactor = reactor or cast(Reactor, self._own)
         self._pumping = False  # it is asked for
-        self._changed = trio.Event()
 
     def submit(self, operation: Operation) -> Pending[bytes | int]:
         if not self._open:
             self._rejected += 1
             operation.pending.fail(self._outage())
             return operation.pending
-        if self._quarantine and self._quarantine.bars(operation, self._now):
+        if self._barred and self._quarantine.bars(operation, self._now):
             operation.pending.fail(Interrupted("workers died under such an operation of this client: quarantined"))
             return operation.pending
         operation.expires = self._now + self._limits.deadline
@@ -121,70 +81,10 @@ class WorkerLane(Calls):
         self._wake()
         return operation.pending
 
-    def info(self) -> Pending[TokenInfo]:
-        if self._info is not None:
-            return resolved(self._info)
-        if not self._open:
-            return failed(self._outage())
-        pending: Pending[TokenInfo] = Pending()
-        self._info_waiters.append(pending)
-        return pending
-
     def unload(self, key: KeyHandle) -> None:
         for link in list(self._links):
             with suppress(OSError):  # the link's reader sees it too and gives the worker up
                 link.unload(key.slot)
-
-    def health(self) -> LaneHealth:
-        flying = sum(batch.left for link in self._links for batch in link.batches.values())
-        flying += sum(len(link.cold) for link in self._links)
-        return LaneHealth(
-            self.name,
-            self.state,
-            len(self._links),
-            len(self._waiting),
-            flying,
-            self._restarts,
-            self._waiting.replayed,
-            "" if self._refusal is None else self._refusal.code,
-            None if self._open else self._outage().retry_after,
-            quarantined=self._quarantine.caught,
-            timed_out=self._waiting.timed_out,
-            busy=self._busy,
-            rejected=self._rejected + self._quarantine.refused,
-            trips=self._trips,
-            refusals=self._refusals,
-        )
-
-    @property
-    def load(self) -> float:
-        """Microseconds of work that wait for each worker, roughly: for whoever shares work between lanes. Infinite
-        without a worker."""
-        return self._dealer.load
-
-    @property
-    def stalled(self) -> bool:
-        """Whether every worker lets a batch wait for longer than it should: hung, or busy with something long."""
-        return self._dealer.stalled(monotonic())
-
-    @property
-    def token(self) -> TokenInfo | None:
-        """What the worker that connected last said of the token; None before the first."""
-        return self._info
-
-    @property
-    def state(self) -> LaneState:
-        if not self._seal.open or (isinstance(self._refusal, Sealed) and not self._links):
-            return LaneState.SEALED
-        if self._links:
-            return LaneState.UP
-        if isinstance(self._refusal, WrongPin):
-            return LaneState.LATCHED
-        if isinstance(self._refusal, Diverged):
-            return LaneState.DIVERGED
-        if not self._open:
-            return LaneState.DOWN
-        return LaneState.RESTARTING if self._ever_up else LaneState.STARTING
 
     # --- sealing ---
 
@@ -211,16 +111,6 @@ class WorkerLane(Calls):
         self._refusal = None
         self._since = monotonic()
         self._announce()
-
-    @property
-    def workers(self) -> int:
-        """Workers connected and logged in."""
-        return len(self._links)
-
-    @property
-    def logged_out(self) -> int:
-        """Workers that said that they are logged out."""
-        return len(self._seal.logged_out)
 
     # --- running ---
 
@@ -259,14 +149,6 @@ class WorkerLane(Calls):
         self._waiting.take_over(handed)
         self._wake()
 
-    async def ready(self) -> TokenInfo:
-        """Wait for the first worker. Raises HsmError when the PIN latched or the breaker opened."""
-        while self._info is None:
-            if not self._open:
-                raise self._outage()
-            await self._changed.wait()
-        return self._info
-
     def _wake(self) -> None:
         if not self._pumping:
             self._pumping = True
@@ -291,35 +173,6 @@ class WorkerLane(Calls):
                 self._trip()
             self.pump()
             await trio.sleep(TICK)
-
-    def _trip(self) -> None:
-        """Open the breaker: fail what waits, and what comes, at once."""
-        self._open = False
-        self._trips += 1
-        outage = self._outage()
-        self._report("hsm down", {"lane": self.name, "code": outage.code})
-        self._fail_waiting(outage)
-        self._announce()
-        self.on_change()
-
-    def _announce(self) -> None:
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
-
-    def _outage(self) -> HsmError:
-        if not self._seal.open:
-            return self._seal.error()
-        refusal = self._refusal
-        if refusal is None:
-            return Unavailable(f"no worker of {self.name} is there", retry_after=LONGEST_DELAY)
-        again = LONGEST_DELAY if refusal.retry_after is None else refusal.retry_after
-        return type(refusal)(str(refusal), device=refusal.device, retry_after=again)
-
-    def _fail_waiting(self, error: HsmError) -> None:
-        self._waiting.fail(error)
-        infos, self._info_waiters = self._info_waiters, []
-        for pending in infos:
-            pending.fail(error)
 
     def queue(self, call: Cold) -> None:
         if not self._open:
@@ -408,23 +261,6 @@ class WorkerLane(Calls):
         self.on_change()
         self.pump()
 
-    def _arrive(self, link: Link) -> None:
-        self._links.append(link)
-        self._info = link.info
-        self.entrance.known = link.info.identity
-        self._ever_up = True
-        if self._seal.open:
-            self._open = True
-            self._refusal = None
-        else:
-            self._seal.answer(link.info)
-        waiters, self._info_waiters = self._info_waiters, []
-        for pending in waiters:
-            pending.resolve(link.info)
-        self._announce()
-        self.on_change()
-        self.pump()
-
     def _save(self, left: Sequence[Operation], cold: Sequence[Cold]) -> None:
         """What a dead worker had: again, one at a time, unless it died under that alone."""
         if not self._seal.open:
@@ -442,7 +278,7 @@ def open_lane(
     sockets: Sequence[str],
     *,
     limits: Limits | None = None,
-    report: Report = _report_nothing,
+    report: Report = report_nothing,
 ) -> WorkerLane:
     """A lane running in `nursery`, STARTING: what is submitted waits for a worker.
     `await lane.ready()` for its token."""

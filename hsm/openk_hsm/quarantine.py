@@ -22,40 +22,37 @@ Shape = tuple[object, ...]
 
 
 class Quarantine:
-    """Falsy while nothing is in it: that is all that the hot path looks at."""
+    """`until`: shapes that are refused, and until when. Empty as a rule: that is all that the hot path looks at."""
 
     def __init__(self, seconds: float, report: Report) -> None:
         self._seconds = seconds
         self._report = report
-        self._until: dict[Shape, float] = {}
+        self.until: dict[Shape, float] = {}
         self.caught = 0
         """Operations given up because workers died under them."""
         self.refused = 0
         """Operations refused unseen, because another of their shape was caught."""
 
-    def __len__(self) -> int:
-        return len(self._until)
-
     def catch(self, culprit: Operation | Cold, now: float) -> Interrupted:
         """Give it up: counted, reported once for each shape, and the error for whoever waits."""
         self.caught += 1
         shape = _shape(culprit)
-        if shape not in self._until:
+        if shape not in self.until:
             self._report("hsm request quarantined", _described(culprit))
         if shape[0]:  # not the daemon's own: without those nothing would work
-            while len(self._until) >= KEPT:
-                del self._until[next(iter(self._until))]
-            self._until[shape] = now + self._seconds
+            while len(self.until) >= KEPT:
+                del self.until[next(iter(self.until))]
+            self.until[shape] = now + self._seconds
         return Interrupted("workers died under this operation, and nothing else was in flight: it is quarantined")
 
     def bars(self, operation: Operation, now: float) -> bool:
         """Whether it must not reach a worker."""
         shape = _shape(operation)
-        until = self._until.get(shape)
+        until = self.until.get(shape)
         if until is None:
             return False
         if until <= now:
-            del self._until[shape]
+            del self.until[shape]
             return False
         self.refused += 1
         return True

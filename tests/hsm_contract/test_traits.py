@@ -101,6 +101,8 @@ async def test_what_was_sealed_without_gcm_opens_after_the_token_learns_it(shim:
         assert (info.data, info.identity) == (Algorithm.AES_256_CBC_HMAC, identity)
         opening = Operation(OpCode.DECRYPT, 100, key, Mechanism.AES_CBC_HMAC, sealed, b"c", NONCE)
         assert await answer(lane.submit(opening)) == b"record"
+        again = await answer(lane.generate(spec, ROOT, b"another vault's"))  # vaults made now seal as their root does
+        assert again.blob is not None
 
 
 def test_a_token_that_lost_gcm_is_not_given_other_keys_in_silence(shim: Shim) -> None:

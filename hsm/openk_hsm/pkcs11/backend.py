@@ -11,13 +11,14 @@ from typing import Final
 
 from openk_hsm import binding
 from openk_hsm.binding import Wrap
-from openk_hsm.errors import HsmError, InvalidInput, TokenUninitialised, Unavailable, Unsupported, Untrusted
+from openk_hsm.errors import HsmError, InvalidInput, Unavailable, Unsupported, Untrusted
 from openk_hsm.pkcs11 import codes, known_roots, templates
 from openk_hsm.pkcs11 import constants as ck
 from openk_hsm.pkcs11.chosen import describe
 from openk_hsm.pkcs11.composite import CIPHER_HALF, MAC_HALF, MAC_ID_SUFFIX, PAIR
 from openk_hsm.pkcs11.discovery import TokenFound, choose_token, list_mechanisms, list_tokens, load_module
 from openk_hsm.pkcs11.hot import Hot
+from openk_hsm.pkcs11.inventory import Inventory, name_of_root
 from openk_hsm.pkcs11.module import Module
 from openk_hsm.pkcs11.objects import Objects
 from openk_hsm.pkcs11.probe import Capabilities, DataWay, choose_data_way, probe
@@ -33,7 +34,6 @@ from openk_hsm.seam import (
     Mechanism,
     Notice,
     ObjectInfo,
-    Resident,
     TokenInfo,
     roots,
 )
@@ -41,8 +41,6 @@ from openk_hsm.specs import MECHANISMS
 from openk_hsm.uri import HsmUri
 
 IDENTITY_QUESTION: Final = b"openk.token-identity.1"
-OURS: Final = "openk-"
-"""What the labels of openk's keys begin with."""
 _KINDS: Final = {
     ck.CKO_DATA: "data",
     ck.CKO_CERTIFICATE: "certificate",
@@ -81,6 +79,7 @@ class Pkcs11Backend:
             self._objects = Objects(module, sessions.keeper, quirks)
             self._data: DataWay = choose_data_way(module, sessions.worker, self._objects, mechanisms)
             self._able: Capabilities = probe(self._objects, mechanisms, self._data)
+            self._inventory = Inventory(self._objects, token.label, self._data)
         except HsmError:
             sessions.close()
             raise
@@ -102,21 +101,22 @@ class Pkcs11Backend:
         self.encrypt = hot.encrypt
         self.decrypt = hot.decrypt
         self.agree = hot.agree
-        self._assert_all()
+        self._inventory.assert_all()
+        self._sealing = self._inventory.data_algorithm()
         if not self._roots:
-            return self._info(self._data.algorithm, b"", b"")
+            return self._info(b"", b"")
         if not self._able.way_of:
             raise Unsupported(
                 f"the token {self._token.label!r} wraps no keys so that they come back as they must be (sensitive, not "
                 "extractable, for their use only): openk's vaults cannot live on it"
             )
-        data = self._root_data_algorithm()
         audit = AUDIT_KEY.spec in self._able.resident
-        for root in roots(data):
+        for root in roots(self._sealing):
             if root is not AUDIT_KEY or audit:
-                self._load_root(root)
+                self._inventory.check_root(root)
+                self.load_resident(root.slot, root.spec, *name_of_root(root))
         answer = self._ask(ROOT_MAC.slot, IDENTITY_QUESTION)
-        return self._info(data, answer, self._audit_public() if audit else b"")
+        return self._info(answer, self._inventory.audit_public() if audit else b"")
 
     def _forget(self, hot: Hot) -> None:
         """Another daemon (or the same again) opens: nothing that the last one loaded stays."""
@@ -129,40 +129,7 @@ class Pkcs11Backend:
             raise HsmError("the token is not open")
         return self._hot
 
-    def _assert_all(self) -> None:
-        """Every key of openk on the token, whoever asks for it later or never, is as openk made it, or Untrusted."""
-        for kind in (ck.CKO_SECRET_KEY, ck.CKO_PRIVATE_KEY):
-            for handle in self._objects.find([(ck.CKA_TOKEN, True), (ck.CKA_CLASS, kind)]):
-                self._objects.assert_protected(handle, OURS)
-
-    def _root_data_algorithm(self) -> Algorithm:
-        """What the root's data key is. It stays that when the token learns GCM later: what it sealed must open."""
-        label, id_ = _name(roots(self._data.algorithm)[1])
-        paired = bool(self._objects.keys_named(label, id_ + MAC_ID_SUFFIX))
-        if not paired and self._data.algorithm is PAIR.algorithm and self._objects.keys_named(label, id_):
-            raise Unsupported(
-                f"the token's {label} seals with AES-GCM, and that does not work now: {self._data.why}. Was the "
-                "token's firmware, its library or its FIPS mode changed?"
-            )
-        return PAIR.algorithm if paired else self._data.algorithm
-
-    def _load_root(self, root: KeyHandle) -> None:
-        label, id_ = _name(root)
-        if not self._objects.keys_named(label, id_):
-            raise TokenUninitialised(self._missing_root(label))
-        self.load_resident(root.slot, root.spec, label, id_)
-
-    def _missing_root(self, label: str) -> str:
-        others = [name for name, id_ in map(_name, roots(self._data.algorithm)) if self._objects.keys_named(name, id_)]
-        if not others:
-            return f"the token {self._token.label!r} has no {label}: run `openk-hsm init`"
-        return (
-            f"the token {self._token.label!r} has no {label}, but it has {', '.join(others)}: either `openk-hsm init` "
-            "was interrupted (then `openk-hsm init --complete`), or somebody destroyed it: then restore the token from "
-            "its backup, for a new key opens nothing that the old one sealed"
-        )
-
-    def _info(self, data: Algorithm, answer: bytes, audit_public: bytes) -> TokenInfo:
+    def _info(self, answer: bytes, audit_public: bytes) -> TokenInfo:
         token, able = self._token, self._able
         named = f"{token.serial}\x00{token.model}\x00".encode()
         return TokenInfo(
@@ -176,40 +143,18 @@ class Pkcs11Backend:
             wrapped=able.wrapped,
             mechanisms=tuple(sorted(mechanism.name for mechanism in able.mechanisms)),
             audit_public=audit_public,
-            chosen=describe(able, data, self._data.why),
-            data=data,
+            chosen=describe(able, self._sealing, self._data.why),
+            data=self._sealing,
         )
-
-    def _audit_public(self) -> bytes:
-        label, id_ = _name(AUDIT_KEY)
-        found = self._objects.find([*templates.named(label, id_), (ck.CKA_CLASS, ck.CKO_PUBLIC_KEY)])
-        if len(found) != 1:
-            raise Untrusted(f"the token has {len(found)} public keys named {label}: openk makes one")
-        return self._objects.public_key(found[0], AUDIT_KEY.spec)
 
     def load_resident(self, slot: int, spec: KeySpec, label: str, id_: bytes) -> None:
         if spec == PAIR:
-            first = self._only_key(CIPHER_HALF, label, id_)
-            self._loaded.add_pair(slot, first, self._only_key(MAC_HALF, label, id_ + MAC_ID_SUFFIX))
+            first = self._inventory.only_key(CIPHER_HALF, label, id_)
+            self._loaded.add_pair(slot, first, self._inventory.only_key(MAC_HALF, label, id_ + MAC_ID_SUFFIX))
         else:
-            self._loaded.add(slot, self._only_key(spec, label, id_), spec)
+            self._loaded.add(slot, self._inventory.only_key(spec, label, id_), spec)
         self._resident.add(slot)
         self._wrapping_ids[slot] = binding.resident_id(label, id_)
-
-    def _only_key(self, spec: KeySpec, label: str, id_: bytes) -> int:
-        found = self._objects.keys_named(label, id_)
-        if len(found) > 1:
-            raise Untrusted(
-                f"the token has {len(found)} keys named {label!r} where openk made one: it uses none of them. Look "
-                "with the vendor's tool, and destroy what does not belong there"
-            )
-        if not found:
-            raise HsmError(
-                f"the token has no key named {label!r}: it was destroyed, not by openk, or this is another token",
-                device="CKR_OBJECT_HANDLE_INVALID",
-            )
-        self._objects.assert_ours(found[0], spec, token=True, name=label)
-        return found[0]
 
     def load_wrapped(self, slot: int, spec: KeySpec, kw: int, mac: int, context: bytes, blob: bytes) -> None:
         wrapping = self._wrapping(kw)
@@ -282,7 +227,7 @@ class Pkcs11Backend:
         if spec == PAIR:  # the second first: a pair whose first key is there is whole
             if not self._objects.keys_named(label, id_ + MAC_ID_SUFFIX):
                 self._make_resident(MAC_HALF, label, id_ + MAC_ID_SUFFIX)
-            self._only_key(MAC_HALF, label, id_ + MAC_ID_SUFFIX)
+            self._inventory.only_key(MAC_HALF, label, id_ + MAC_ID_SUFFIX)
             self._make_resident(CIPHER_HALF, label, id_)
             return Generated(None, None)
         return Generated(None, self._make_resident(spec, label, id_))
@@ -361,7 +306,7 @@ class Pkcs11Backend:
             self._sessions = self._hot = None
 
     def _require(self, spec: KeySpec) -> None:
-        able = self._data.algorithm is PAIR.algorithm if spec == PAIR else spec in self._able.resident
+        able = self._sealing is PAIR.algorithm if spec == PAIR else spec in self._able.resident
         if not able:
             raise Unsupported(f"the token {self._token.label!r} has no {spec.algorithm} for {spec.purpose}")
 
@@ -379,12 +324,6 @@ class Pkcs11Backend:
         if key is None or Mechanism.HMAC_SHA_256 not in MECHANISMS.get(key[1], ()):
             raise InvalidInput("the key is not a mac key", device="CKR_KEY_FUNCTION_NOT_PERMITTED")
         return self._loaded.mac_of(slot, message)
-
-
-def _name(root: KeyHandle) -> tuple[str, bytes]:
-    if not isinstance(root.source, Resident):
-        raise TypeError("a root key is resident")
-    return root.source.label, root.source.id
 
 
 def _key_type_name(number: int) -> str:

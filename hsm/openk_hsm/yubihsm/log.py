@@ -73,7 +73,7 @@ class DeviceLog:
         self._forced = forced
         self._sent = [sent for sent in self._sent if forced or sent.command in logged]
         for sent in self._sent:
-            sent.sure = sent.command in logged
+            sent.sure = sent.command in logged and not sent.late
         self._rewrite()
 
     @property

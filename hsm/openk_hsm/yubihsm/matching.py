@@ -2,7 +2,8 @@
 
 Usually each entry is the next command, and looking once is enough.  Where it is not (commands whose answer was lost,
 which may or may not have been done; other users of the device), the cheapest explanation in order is looked for:
-an entry that is nobody's and a command that is missing cost one each, a command that may be missing costs nothing.
+an entry that is nobody's and a command that is missing cost most, a command that was answered and may be missing costs
+a little, one that was not answered nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from openk_hsm.yubihsm.entries import Entry, Sent, fits
 
 _READING: Final = frozenset({0x4D, 0x67})
 """GET LOG ENTRIES and SET LOG INDEX: logged after the log was read, if at all."""
+_WRONG: Final = 10_000
+_ODD: Final = 1
 
 
 @dataclass(slots=True)
@@ -57,6 +60,13 @@ def _must_be_there(sent: Sent) -> bool:
     return sent.answered is not None and sent.sure and (sent.late or sent.command not in _READING)
 
 
+def _price(sent: Sent) -> int:
+    """Of saying that it is not in the log."""
+    if _must_be_there(sent):
+        return _WRONG
+    return 0 if sent.answered is None else _ODD
+
+
 def _as_expected(sent: Sequence[Sent], entries: Sequence[Entry]) -> bool:
     if len(sent) < len(entries) or any(_must_be_there(one) for one in sent[len(entries) :]):
         return False
@@ -67,13 +77,13 @@ def _cheapest(sent: Sequence[Sent], entries: Sequence[Entry]) -> list[tuple[int 
     """For each entry the index of its command, or None. Cost of the rest, from the ends backwards; at most some
     hundred commands and 62 entries."""
     rows, columns = len(sent), len(entries)
-    costs = [[columns - column for column in range(columns + 1)] for _ in range(rows + 1)]
+    costs = [[_WRONG * (columns - column) for column in range(columns + 1)] for _ in range(rows + 1)]
     for row in range(rows - 1, -1, -1):
-        skipped = int(_must_be_there(sent[row]))
+        skipped = _price(sent[row])
         here, below = costs[row], costs[row + 1]
         here[columns] = below[columns] + skipped
         for column in range(columns - 1, -1, -1):
-            best = min(below[column] + skipped, here[column + 1] + 1)
+            best = min(below[column] + skipped, here[column + 1] + _WRONG)
             if fits(entries[column], sent[row]):
                 best = min(best, below[column + 1])
             here[column] = best
@@ -83,7 +93,7 @@ def _cheapest(sent: Sequence[Sent], entries: Sequence[Entry]) -> list[tuple[int 
         mine = False
         while row < rows:
             mine = _belongs(costs, sent, row, column, entry)
-            if mine or costs[row][column] == costs[row][column + 1] + 1:
+            if mine or costs[row][column] == costs[row][column + 1] + _WRONG:
                 break
             row += 1  # this command is not in the log
         pairs.append((row if mine else None, entry))

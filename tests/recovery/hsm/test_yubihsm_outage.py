@@ -74,6 +74,6 @@ async def test_a_device_that_goes_and_comes_costs_nobody_an_answer(tmp_path: Pat
         f"after {statistics.median(recovered):.2f} s (median), {max(recovered):.2f} s (longest)"
     )
     assert refusals == []
-    (notices,) = (site.folder / "main.latch").glob("yubihsm-*.notices")  # noqa: ASYNC240
+    (notices,) = (site.folder / "main.latch").glob("yubihsm-*.notices")
     assert "the device was started again" in notices.read_text()
     assert '"alarm": true' not in notices.read_text()

@@ -184,6 +184,24 @@ def test_a_login_that_was_never_answered_hides_no_later_one(log: DeviceLog, devi
     assert drain(log, device) == []
 
 
+def test_a_log_that_is_read_before_it_is_known_what_is_logged_raises_no_alarm(log: DeviceLog, device: Device) -> None:
+    """It was full at the login, or a process that was killed has left many commands behind."""
+    fresh = DeviceLog(None, "0000000001", OURS)
+    fresh.last = log.last
+    for answered in (None, True):
+        for command in (0x03, 0x04):
+            sent = fresh.sends(command, 10, NOWHERE, OURS)
+            assert sent is not None
+            if answered:
+                sent.answered = command | 0x80
+                device.do(command, NOWHERE, OURS, length=10)
+    send(fresh, 0x50)
+    assert drain(fresh, device) == []
+    fresh.learn(LOGGED)
+    assert drain(fresh, device) == []
+    assert drain(fresh, device) == []
+
+
 ROW = st.tuples(st.sampled_from([HMAC, LIST, 0x67]), st.sampled_from([1, 2]), st.sampled_from(["yes", "no", "lost"]))
 
 

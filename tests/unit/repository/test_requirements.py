@@ -48,6 +48,12 @@ def test_dev_is_runtime_and_more() -> None:
     assert {"pytest", "hypothesis", "mypy", "pyright", "ruff", "import-linter"} <= dev.keys()
 
 
+def test_sources_are_of_the_versions_installed() -> None:
+    sources = versions("sources")
+    assert sources.items() <= versions("dev").items()
+    assert all("--hash=sha256:" in rest for rest in entries("sources").values())
+
+
 def test_what_the_package_asks_for_is_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = (ROOT / "requirements" / "runtime.in").read_text()
