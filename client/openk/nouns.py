@@ -14,6 +14,8 @@ class System(Space[M]):
     health = Verb(system.health)
     info = Verb(system.info)
     metrics = Verb(system.metrics)
+    history = Verb(system.history)
+    alerts = Verb(system.alerts)
     config = Verb(system.config)
     config_changes = Verb(system.config_changes)
     log_level = Verb(system.log_level)

@@ -328,6 +328,67 @@ class PolicyExplanation:
 
 
 @dataclass(frozen=True, slots=True)
+class Course:
+    """What a signal was, oldest first, None where it is not known. `now`: its newest reading. Of a week `values` are
+    means, with `lows` and `highs` beside them."""
+
+    signal: str
+    unit: str
+    summary: str
+    now: float | None
+    values: list[float | None]
+    lows: list[float | None]
+    highs: list[float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """`seconds` between two values; `end`: Unix time of the newest, 0 before the first."""
+
+    seconds: int
+    end: int
+    signals: list[Course]
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """`since`: Unix time, while it is raised. `text`: what is so, and what to do."""
+
+    alert: str
+    severity: str
+    raised: bool
+    since: int | None
+    signal: str
+    value: float | None
+    raise_at: float
+    clear_at: float
+    for_seconds: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertEvent:
+    """An alert was raised, or cleared. `number` counts from 1 since the daemon's start; `at`: Unix time."""
+
+    number: int
+    alert: str
+    severity: str
+    raised: bool
+    at: int
+    value: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alerts:
+    """`last`: number of the newest event."""
+
+    alerts: list[Alert]
+    events: list[AlertEvent]
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
     """A key of the daemon's configuration. `origin`: FILE:LINE, an environment variable, or default. `live`: a reload
     changes it, otherwise a restart."""

@@ -10,14 +10,17 @@ from __future__ import annotations
 from openk_daemon.config_development import development, read_development
 from openk_daemon.config_file import Loaded, load, methods_of, read
 from openk_daemon.config_running import Levels, Log, Rate, Tuning
-from openk_daemon.config_values import Audit, Cache, Config, ConfigError, Hardening, Hsm, Limits, Metrics, Socket
+from openk_daemon.config_values import Audit, Cache, Config, ConfigError, Hardening, Hsm, Limits, Socket
+from openk_daemon.config_watch import Alerts, Health, Metrics, Threshold
 
 __all__ = [
+    "Alerts",
     "Audit",
     "Cache",
     "Config",
     "ConfigError",
     "Hardening",
+    "Health",
     "Hsm",
     "Levels",
     "Limits",
@@ -26,6 +29,7 @@ __all__ = [
     "Metrics",
     "Rate",
     "Socket",
+    "Threshold",
     "Tuning",
     "development",
     "load",

@@ -12,7 +12,8 @@ from msgspec import NODEFAULT, inspect
 
 from openk_daemon.config_running import Levels, Log, Rate, Tuning
 from openk_daemon.config_sources import VARIABLES
-from openk_daemon.config_values import Audit, Cache, Config, Hardening, Hsm, Limits, Metrics, Socket
+from openk_daemon.config_values import Audit, Cache, Config, Hardening, Hsm, Limits, Socket
+from openk_daemon.config_watch import Alerts, Health, Metrics, Threshold
 
 _TABLES: Final[tuple[tuple[str, type[msgspec.Struct]], ...]] = (
     ("", Config),
@@ -25,6 +26,9 @@ _TABLES: Final[tuple[tuple[str, type[msgspec.Struct]], ...]] = (
     ("log.levels", Levels),
     ("rate.NAME", Rate),
     ("metrics", Metrics),
+    ("health", Health),
+    ("alerts", Alerts),
+    ("alerts.NAME", Threshold),
     ("tuning", Tuning),
     ("hardening", Hardening),
 )
@@ -150,6 +154,8 @@ def _value(type_: inspect.Type, name: str) -> str:
             return "permissions, octal"
         case inspect.IntType():
             return f"integer, {_number(type_.ge)} to {_number(type_.le)}"
+        case inspect.FloatType() if type_.ge is None:
+            return "number"
         case inspect.FloatType():
             return f"number, {_number(type_.ge)} to {_number(type_.le)}"
         case inspect.StrType():

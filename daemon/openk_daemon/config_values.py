@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from openk_daemon.config_running import LIVE, Log, Rate, Tuning
+from openk_daemon.config_watch import Alerts, Health, Metrics
 
 MEBIBYTE: Final = 1 << 20
 SOCKET_PATH_MOST: Final = 107
@@ -260,12 +261,6 @@ class Audit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 64 * MEBIBYTE
 
 
-class Metrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where Prometheus metrics are served besides the method system.metrics."""
-
-    socket: Annotated[Path | None, Meta(description="A Unix socket that speaks HTTP; none when left out.")] = None
-
-
 OnTracer = Literal["log", "seal", "exit"]
 
 
@@ -315,6 +310,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     audit: Audit = field(default_factory=Audit)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
+    health: Health = field(default_factory=Health)
+    alerts: Alerts = field(default_factory=Alerts)
     rate: Annotated[dict[str, Rate], Meta(description="One table for each limit: [rate.NAME].")] = field(
         default_factory=dict[str, Rate]
     )

@@ -300,7 +300,7 @@ class Connection:
             if isinstance(first, Refusal):
                 code = first.code.name
             self._reply(msgid, results, batch, request)
-        desk.metrics.request(method, code, monotonic() - began)
+        desk.metrics.request(method, code, monotonic() - began, request)
         if not self.queued:
             desk.loop.dirty(self)
 
@@ -401,6 +401,13 @@ class Connection:
             self.close()
         elif self._lease is not None and self._arriving:
             self._cut_off("daemon.sealed", "the daemon was sealed while the message arrived")
+
+    def stop(self) -> None:
+        """The daemon is stopping: say so where a message was arriving, so that its sender knows that it was not done."""
+        if self.fd >= 0 and self._lease is not None and self._begin < self._end:
+            self._cut_off("daemon.stopping", "the daemon stopped before the message was taken")
+        else:
+            self.finish()
 
     def _cut_off(self, code: str, reason: str) -> None:
         """Refuse the message that is arriving, and take no more."""

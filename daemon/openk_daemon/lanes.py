@@ -106,6 +106,11 @@ class Lanes:
                 found.append(Device(member, self.single[member], recorded, workers, name, residents=place == 0))
         return found
 
+    @property
+    def missing(self) -> int:
+        """Workers that should be there and are not."""
+        return sum(max(0, len(self.sockets(name)) - lane.workers) for name, lane in self.single.items())
+
     def readings(self) -> Sequence[LaneHealth]:
         """Of every lane that has workers: counts add up."""
         return [lane.health() for lane in self.single.values()]

@@ -15,10 +15,10 @@ import trio
 from openk_daemon.hierarchy.records import FORMAT, HSM_NOTICE, NoticeBody, decode, encode
 from openk_daemon.hierarchy.sealing import Draft, Sealing
 from openk_daemon.hierarchy.vault_keys import Sealer
-from openk_daemon.observe.exposition import Kind
+from openk_daemon.observe.exposition import Kind, Labels
 from openk_daemon.observe.health import OK, Finding, Health, State
 from openk_daemon.observe.log import Log
-from openk_daemon.observe.metrics import Labels, Metrics
+from openk_daemon.observe.metrics import Metrics
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Store, StoreError, Write
 from openk_hsm.errors import HsmError

@@ -19,6 +19,7 @@ from openk_daemon.hierarchy.refusals import refuse
 from openk_daemon.identity.caller import Peer
 from openk_daemon.intake import Prepared
 from openk_daemon.observe.log import Log
+from openk_daemon.observe.metrics import SAMPLED
 from openk_daemon.policy.decision import Policy, Resource
 from openk_daemon.rates import admit
 from openk_daemon.refusal import Refusal
@@ -34,6 +35,10 @@ _OURS = frozenset({"hsm", "store", "audit", "internal", "daemon"})
 _ADMITTING = (AuditUnavailable, AuditDamaged)
 
 
+def _nobody(*_moments: float) -> None:
+    """The default: nobody wants to know."""
+
+
 class Pipeline:
     """Answers checked requests. Its coroutines await only Pendings and raise nothing."""
 
@@ -45,6 +50,9 @@ class Pipeline:
         self._log = log
         self.slow_seconds = 0.0
         """What takes longer is told of; 0.0: nothing is."""
+        self.staged: Callable[[float, float, float, float, float], None] = _nobody
+        """Told where the time of one request in SAMPLED went (`Metrics.staged`)."""
+        self._turn = 0
 
     async def answer(
         self,
@@ -83,6 +91,9 @@ class Pipeline:
                 step.apply()
             except Exception as error:  # noqa: BLE001 - it is durable: the client must hear so, and the other steps be taken
                 self._log.error("request.unapplied", error, **told(prepared.fragment, request))
+        self._turn += 1
+        if not self._turn % SAMPLED and began:
+            self.staged(began, decided, sent, handled, monotonic())
         if self.slow_seconds and monotonic() - began > self.slow_seconds:
             self._time(prepared, request, (began, decided, sent, handled), "ok")
         return outcome.results

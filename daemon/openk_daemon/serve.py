@@ -287,7 +287,7 @@ class Server:
             self._reactor.forget(fd)
         with trio.move_on_after(seconds):
             for connection in list(self._connections.values()):
-                connection.finish()
+                connection.stop()
             while self._connections:
                 self._gone = trio.Event()
                 await self._gone.wait()
@@ -309,6 +309,26 @@ def listen(path: str, mode: int, group: int | None) -> socket.socket:
             os.chown(path, -1, group)
         os.chmod(path, mode)
         listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def listen_tcp(address: str) -> socket.socket:
+    """`HOST:PORT` on loopback. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1" if host == "localhost" else host, int(port)))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OverflowError as error:
+        listener.close()
+        raise OSError(errno.EINVAL, "no port has that number", address) from error
     except BaseException:
         listener.close()
         raise

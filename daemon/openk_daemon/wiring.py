@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from functools import partial
 from grp import getgrnam
 from importlib.metadata import version
 from pathlib import Path
+from resource import RLIMIT_NOFILE, getrlimit
 from socket import socket
 from typing import Final
 
@@ -41,6 +42,7 @@ from openk_daemon.handlers.secrets import SecretHandlers
 from openk_daemon.handlers.settings import SettingsHandlers
 from openk_daemon.handlers.system import SystemHandlers
 from openk_daemon.handlers.vaults import VaultHandlers
+from openk_daemon.handlers.watch import WatchHandlers
 from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.hierarchy.records import UNAUDITED
 from openk_daemon.hsms import audit_key_of
@@ -49,10 +51,11 @@ from openk_daemon.intake import intakes
 from openk_daemon.keys.keyring import KeyLimits, Keyring
 from openk_daemon.lanes import Lanes
 from openk_daemon.notices import Notices
-from openk_daemon.observe.exposition import Kind
+from openk_daemon.observe.alerts import Alerts, Rule
+from openk_daemon.observe.exposition import Kind, Labels
 from openk_daemon.observe.health import OK, Finding, Health, State
 from openk_daemon.observe.log import Category, Log
-from openk_daemon.observe.metrics import Labels, Metrics
+from openk_daemon.observe.metrics import Metrics
 from openk_daemon.observe.notify import ServiceManager
 from openk_daemon.observe.standard import AuditReading, Sources, check_standard, watch_standard
 from openk_daemon.pipeline import Pipeline
@@ -60,14 +63,17 @@ from openk_daemon.policy.engine import Engine
 from openk_daemon.rates import Rates
 from openk_daemon.refusal import Refusal
 from openk_daemon.seal import Kept, Seal, read_kept, token_record
-from openk_daemon.serve import Server, listen
+from openk_daemon.serve import Server, listen, listen_tcp
 from openk_daemon.settings import Settings
 from openk_daemon.store.seam import StoreError, Write
 from openk_daemon.store.sqlite import SqliteStore
+from openk_daemon.watch.probe import Probe, Probes
+from openk_daemon.watch.surroundings import Disk, PolicyAge, WallClock, newest
+from openk_daemon.watch.watching import Parts, Posts, Voices, Watching, rules_of
 from openk_hsm.errors import Sealed
 from openk_hsm.pending import Pending, settle
 from openk_hsm.reactor import Reactor
-from openk_hsm.seam import AUDIT_KEY, Lane, Mechanism, OpCode, Operation, TokenInfo
+from openk_hsm.seam import AUDIT_KEY, KeyHandle, KeySpec, Lane, Mechanism, OpCode, Operation, TokenInfo, Wrapped
 from openk_hsm.selftest import Finding as CheckFinding
 from openk_memory import selftest
 from openk_memory.hardening import harden_daemon, tracer
@@ -95,8 +101,9 @@ class Ground:
     engine: Engine
     listeners: tuple[socket, ...]
     inherited: bool
-    scraped: socket | None
-    """Where metrics are served besides the method, if anywhere."""
+    scraped: tuple[socket, ...]
+    """Where metrics and health are served besides their methods."""
+    rules: tuple[Rule, ...]
 
 
 def prepare(loaded: Loaded, log: Log, manager: ServiceManager) -> Ground:
@@ -111,7 +118,8 @@ def prepare(loaded: Loaded, log: Log, manager: ServiceManager) -> Ground:
     engine = Engine(config.policies, config.administrators, decisions=limits.decisions)
     inherited = manager.sockets(_SOCKET_NAME)
     listeners = inherited or [_bind(config)]
-    scraped = None if config.metrics.socket is None else _listen(config.metrics.socket, config.socket.mode, None)
+    scraped = doors_of(config)
+    rules = alert_rules(config)
     lane_folders = {path.parent for hsm in config.hsm.values() for path in hsm.sockets}
     reach = Confinement(
         read=[*runtime_paths(), config.policies, *loaded.folders],
@@ -122,7 +130,28 @@ def prepare(loaded: Loaded, log: Log, manager: ServiceManager) -> Ground:
         log.debug("hardening", measure=str(step.measure), state=str(step.state), detail=step.detail)
         if step.state != "applied":
             log.warning("hardening.missing", measure=str(step.measure), detail=step.detail)
-    return Ground(config, loaded, log, manager, pool, engine, tuple(listeners), bool(inherited), scraped)
+    return Ground(config, loaded, log, manager, pool, engine, tuple(listeners), bool(inherited), scraped, rules)
+
+
+def doors_of(config: Config) -> tuple[socket, ...]:
+    """The sockets of the metrics door. Raises ConfigError."""
+    doors: list[socket] = []
+    if config.metrics.socket is not None:
+        doors.append(_listen(config.metrics.socket, config.socket.mode, None))
+    if config.metrics.listen:
+        try:
+            doors.append(listen_tcp(config.metrics.listen))
+        except OSError as error:
+            raise ConfigError([f"metrics.listen: {config.metrics.listen}: {error.strerror or error}"]) from error
+    return tuple(doors)
+
+
+def alert_rules(config: Config) -> tuple[Rule, ...]:
+    """Raises ConfigError."""
+    try:
+        return tuple(rules_of(config.alerts))
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
 
 
 def _bind(config: Config) -> socket:
@@ -172,6 +201,8 @@ class Daemon:
         self.seal = Seal(lanes, kept, self._wipe)
         self._recovered = False
         self._tracer = 0
+        sources = self._sources()
+        self.watching = self._watching(ground, sources)
         requests = self.log.child(Category.REQUESTS)
         identifier = Identifier(config.administrators)
         self.server = Server(
@@ -185,6 +216,7 @@ class Daemon:
             lanes.reactor,
         )
         self.pipeline = Pipeline(self.engine, ledger, self.keys.describe_resource, requests)
+        self.pipeline.staged = self.metrics.staged
         self.settings.start()
         self.settings.on_apply(self._apply)
         store.after_group = self._after_group
@@ -192,7 +224,7 @@ class Daemon:
         hsm_log = self.log.child(Category.HSM)
         self.notices = Notices(lanes.single, store, self.hierarchy.sealing, self.hierarchy.root, told, hsm_log)
         self.notices.watch(self.metrics, self.health)
-        self._watch()
+        self._watch(sources)
 
     @property
     def config(self) -> Config:
@@ -208,6 +240,7 @@ class Daemon:
         told = {"message_bytes": limits.message_bytes, "in_flight": limits.in_flight}
         return {
             **SystemHandlers(VERSION, told, self.health, self.metrics, self._facts).handlers(),
+            **WatchHandlers(self.watching.watcher).handlers(),
             **SettingsHandlers(self.settings.shown, self.settings.compared, self.log).handlers(),
             **VaultHandlers(self.hierarchy).handlers(),
             **self.keys.handlers(),
@@ -249,8 +282,8 @@ class Daemon:
             "locked_memory": {"kind": str(self.pool.kind), "in_use": self.pool.in_use, "capacity": self.pool.capacity},
         }
 
-    def _watch(self) -> None:
-        sources = Sources(
+    def _sources(self) -> Sources:
+        return Sources(
             lanes=self.lanes.readings,
             memory=self.pool.counters,
             audit=lambda: AuditReading(self.store.log_size(), self.ledger.signed_size, self.ledger.unavailable),
@@ -260,6 +293,45 @@ class Daemon:
             log_dropped=lambda: self.log.dropped,
             checkpoint_entries=self.config.audit.checkpoint_entries,
         )
+
+    def _watching(self, ground: Ground, sources: Sources) -> Watching:
+        config = self.config
+        hsm_log = self.log.child(Category.HSM)
+        probes = [
+            Probe(device, self.lanes.single[device.name], self._handles, hsm_log)
+            for device in self.lanes.devices
+            if device.name in self.lanes.single
+        ]
+        disk = Disk(config.state, config.policies, config.health.disk_free_share)
+        parts = Parts(
+            workers_missing=lambda: self.lanes.missing,
+            alarms=lambda: sum(self.notices.alarms.values()),
+            sealed=lambda: self.seal.closed,
+            connections=lambda: self.server.connections,
+            descriptors_limit=getrlimit(RLIMIT_NOFILE)[0],
+        )
+        return Watching(
+            self.metrics,
+            self.health,
+            sources,
+            parts,
+            Posts(
+                Probes(probes, config.health.probe_seconds, config.health.probe_limit_seconds),
+                disk,
+                WallClock(config.health.clock_step_seconds),
+                PolicyAge(disk, newest(config.policies), config.health.policy_age_days, lambda: self.engine.epoch),
+            ),
+            Voices(
+                Alerts(ground.rules, clear_seconds=config.alerts.clear_seconds),
+                self.log.child(Category.LIFECYCLE),
+                ground.manager,
+            ),
+        )
+
+    def _handles(self, recorded: str) -> Callable[[KeySpec, Wrapped], KeyHandle]:
+        return lambda spec, source: self.hierarchy.handle(spec, source, recorded)
+
+    def _watch(self, sources: Sources) -> None:
         watch_standard(self.metrics, sources)
         check_standard(self.health, sources)
         self.metrics.watch("rate_limited_total", "Requests beyond a rate limit.", self._limited, Kind.COUNTER)
@@ -354,6 +426,7 @@ class Daemon:
                 self.seal.recorded()
 
     async def stop(self) -> None:
+        self.watching.close()
         cut = await self.server.drain(self.config.limits.drain_seconds)
         if cut:
             self.log.warning("drain.incomplete", connections=cut)
@@ -444,8 +517,9 @@ async def _recovered(
             nursery.start_soon(daemon.age)
             nursery.start_soon(daemon.notices.run)
             nursery.start_soon(daemon.server.run)
-            if ground.scraped is not None:
-                nursery.start_soon(Scrape(ground.scraped, daemon.metrics.expose).run)
+            nursery.start_soon(daemon.watching.run)
+            if ground.scraped:
+                nursery.start_soon(Scrape(ground.scraped, daemon.metrics.families, daemon.health.report).run)
             daemon.server.open(daemon.pipeline, lanes.pump)
             yield daemon
             nursery.cancel_scope.cancel()

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from openk.answers import Answer, Reply
+from openk.answers import Answer, Misfit, Reply
 from openk.operation import Operation, operate
 from openk.results import (
+    Alert,
+    AlertEvent,
+    Alerts,
     AuditEntry,
     AuditHead,
     AuditProof,
     ConfigChange,
     ConfigChanges,
+    Course,
     Health,
     Hello,
+    History,
     PolicyEpoch,
     PolicyExplanation,
     SealState,
@@ -54,6 +59,17 @@ def info() -> Operation[Answer]:
 def metrics() -> Operation[str]:
     """Metrics in the Prometheus text format."""
     return operate("system.metrics", lambda reply: reply.text("text"))
+
+
+def history(span: Literal["hour", "week"] | None = None, *, signal: str | None = None) -> Operation[History]:
+    """What the daemon's signals were: the last hour (default) every 10 s, or the last week every 5 min."""
+    return operate("system.history", _history, span=span, signal=signal)
+
+
+def alerts(*, after: int | None = None, wait: int | None = None) -> Operation[Alerts]:
+    """The alerts the daemon raises by itself. `after`: show events with greater numbers; `wait`: seconds until there is
+    one, less than the client's own patience."""
+    return operate("system.alerts", _alerts, after=after, wait=wait)
 
 
 def config() -> Operation[list[Setting]]:
@@ -127,6 +143,71 @@ def prove(index: int, *, old_size: int | None = None) -> Operation[AuditProof]:
 def tail(first: int | None = None, *, limit: int | None = None) -> Operation[list[AuditEntry]]:
     """Entries from index `first`; the newest ones when left out."""
     return operate("audit.tail", _entries, first=first, limit=limit)
+
+
+_MILLION = 1_000_000
+
+
+def _history(reply: Reply) -> History:
+    return History(reply.integer("seconds"), reply.integer("end"), [_course(row) for row in reply.replies("signals")])
+
+
+def _course(row: Reply) -> Course:
+    return Course(
+        row.text("signal"),
+        row.text("unit"),
+        row.text("summary"),
+        _parted(row, "now"),
+        *(_all_parted(row, name) for name in ("values", "lows", "highs")),
+    )
+
+
+def _alerts(reply: Reply) -> Alerts:
+    return Alerts(
+        [_alert(row) for row in reply.replies("alerts")],
+        [_event(row) for row in reply.replies("events")],
+        reply.integer("last"),
+    )
+
+
+def _alert(row: Reply) -> Alert:
+    return Alert(
+        row.text("alert"),
+        row.text("severity"),
+        row.flag("raised"),
+        row.optional_integer("since"),
+        row.text("signal"),
+        _parted(row, "value"),
+        row.integer("raise_at") / _MILLION,
+        row.integer("clear_at") / _MILLION,
+        row.integer("for_seconds"),
+        row.text("text"),
+    )
+
+
+def _event(row: Reply) -> AlertEvent:
+    return AlertEvent(
+        row.integer("number"),
+        row.text("alert"),
+        row.text("severity"),
+        row.flag("raised"),
+        row.integer("at"),
+        _parted(row, "value"),
+        row.text("text"),
+    )
+
+
+def _parted(row: Reply, name: str) -> float | None:
+    """Millionths as what they are of."""
+    value = row.optional_integer(name)
+    return None if value is None else value / _MILLION
+
+
+def _all_parted(row: Reply, name: str) -> list[float | None]:
+    values = row.answer.get(name, [])
+    if not isinstance(values, list):
+        raise Misfit(name)
+    return [_parted(Reply({name: value}), name) for value in values]
 
 
 def _explanation(reply: Reply) -> PolicyExplanation:

@@ -1,36 +1,64 @@
-"""Prometheus metrics over HTTP/1.1 (RFC 9112) on a Unix socket: GET /metrics and nothing else.
+"""Metrics and health over HTTP/1.1 (RFC 9112), on a Unix socket and, where configured, on loopback TCP.
+
+    GET /metrics   OpenMetrics 1.0.0 with exemplars for whoever accepts it, else the Prometheus text format
+    GET /livez     200 as long as the event loop turns: a supervisor restarts what does not answer
+    GET /readyz    200 while requests can be served, 503 with the reasons while they cannot
+    HEAD of each
 
 Metrics hold names of methods and counts, no names of keys, callers or secrets; who may read them is the socket's mode.
+Over TCP every local user may: that is what configuring an address says.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
+from typing import Final, NamedTuple
 
 import h11
 import trio
 
+from openk_daemon.observe.exposition import OPEN_TYPE, TEXT_TYPE, Family, render_parts
+from openk_daemon.observe.health import Report, State
+
 SCRAPES: Final = 8
 """Connections at once: a Prometheus server keeps one."""
 SECONDS: Final = 10.0
-"""For a request to come and its answer to go, and between two requests."""
+"""For a request to come and its answer to go."""
+IDLE: Final = 120.0
+"""Between two requests: Prometheus' usual interval is a minute."""
+TURN: Final = 0.002
+"""Seconds of writing an exposition, after which requests have their turn."""
 _RECEIVE: Final = 4096
-_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+_PLAIN: Final = "text/plain; charset=utf-8"
+_TARGETS: Final = ("/metrics", "/livez", "/readyz")
+
+
+class Answer(NamedTuple):
+    status: int
+    body: str
+    type: str = _PLAIN
+    allow: bool = False
 
 
 class Scrape:
-    """Serves `listener`, which its maker closes, until cancelled."""
+    """Serves `listeners`, which their maker closes, until cancelled."""
 
-    def __init__(self, listener: socket.socket, expose: Callable[[], str]) -> None:
-        """`expose`: everything in the Prometheus text format."""
-        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
-        self._expose = expose
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        families: Callable[[], Iterable[Family]],
+        health: Callable[[], Report] | None = None,
+    ) -> None:
+        """`families`: everything that is exposed. `health`: never waits; without it nothing is served but metrics."""
+        self._listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener)) for listener in listeners]
+        self._families = families
+        self._health = health
         self._places = trio.CapacityLimiter(SCRAPES)
 
     async def run(self) -> None:
-        await trio.serve_listeners(self._serve, [self._listener])
+        await trio.serve_listeners(self._serve, self._listeners)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         """One connection. What a client does wrong ends its connection and nothing else."""
@@ -49,29 +77,60 @@ class Scrape:
 
     async def _converse(self, stream: trio.SocketStream) -> None:
         protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=_RECEIVE)
+        patience = SECONDS
         while True:
-            with trio.move_on_after(SECONDS) as patience:
+            with trio.move_on_after(patience) as waiting:
                 try:
                     request = await _next_request(protocol, stream)
                 except h11.RemoteProtocolError as error:
-                    await _answer(protocol, stream, error.error_status_hint, b"bad request\n")
+                    await _answer(protocol, stream, Answer(error.error_status_hint, "bad request\n"))
                     return
                 if request is None:
                     return
-                await _answer(protocol, stream, *self._choose(request))
-            if patience.cancelled_caught or protocol.our_state is not h11.DONE:
+                waiting.deadline = trio.current_time() + SECONDS
+                await _answer(protocol, stream, await self._choose(request), bare=request.method == b"HEAD")
+            if waiting.cancelled_caught or protocol.our_state is not h11.DONE:
                 return
             try:
                 protocol.start_next_cycle()
             except h11.LocalProtocolError:
                 return
+            patience = IDLE
 
-    def _choose(self, request: h11.Request) -> tuple[int, bytes]:
-        if request.target != b"/metrics":
-            return 404, b"metrics are at /metrics\n"
-        if request.method != b"GET":
-            return 405, b"only GET\n"
-        return 200, self._expose().encode()
+    async def _choose(self, request: h11.Request) -> Answer:
+        target = request.target.decode("ascii", "replace").partition("?")[0]
+        if target not in _TARGETS or (target != "/metrics" and self._health is None):
+            return Answer(404, f"there is {', '.join(_TARGETS)}\n")
+        if request.method not in {b"GET", b"HEAD"}:
+            return Answer(405, "only GET and HEAD\n", allow=True)
+        if target == "/metrics":
+            return await self._expose(openmetrics=_accepts_openmetrics(request))
+        if target == "/livez" or self._health is None:
+            return Answer(200, "ok\n")
+        return _ready(self._health())
+
+    async def _expose(self, *, openmetrics: bool) -> Answer:
+        parts: list[str] = []
+        since = monotonic()
+        for part in render_parts(self._families(), openmetrics=openmetrics):
+            parts.append(part)
+            if monotonic() - since > TURN:
+                await trio.lowlevel.checkpoint()
+                since = monotonic()
+        return Answer(200, "".join(parts), OPEN_TYPE if openmetrics else TEXT_TYPE)
+
+
+def _ready(report: Report) -> Answer:
+    """Degraded is ready: it serves."""
+    lines = [f"{report.status}\n"]
+    for name, finding in report.components.items():
+        lines.append(f"{name}: {finding.state}{': ' if finding.reason else ''}{finding.reason}\n")
+    return Answer(503 if report.status is State.FAILED else 200, "".join(lines))
+
+
+def _accepts_openmetrics(request: h11.Request) -> bool:
+    """Prometheus names what it prefers first and gives it the greater weight; who names it at all gets it."""
+    return any(name == b"accept" and b"application/openmetrics-text" in value for name, value in request.headers)
 
 
 async def _next_request(protocol: h11.Connection, stream: trio.SocketStream) -> h11.Request | None:
@@ -89,10 +148,16 @@ async def _next_request(protocol: h11.Connection, stream: trio.SocketStream) -> 
             return None
 
 
-async def _answer(protocol: h11.Connection, stream: trio.SocketStream, status: int, body: bytes) -> None:
+async def _answer(protocol: h11.Connection, stream: trio.SocketStream, answer: Answer, *, bare: bool = False) -> None:
+    """`bare`: without the body, which is only measured."""
     if protocol.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
         return
-    headers = [(b"Content-Type", _TYPE), (b"Content-Length", str(len(body)).encode())]
-    response = h11.Response(status_code=status, headers=headers)
-    sent = [protocol.send(event) or b"" for event in (response, h11.Data(data=body), h11.EndOfMessage())]
-    await stream.send_all(b"".join(sent))
+    body = answer.body.encode()
+    headers = [("Content-Type", answer.type), ("Content-Length", str(len(body)))]
+    if answer.allow:
+        headers.append(("Allow", "GET, HEAD"))
+    response = h11.Response(status_code=answer.status, headers=headers)
+    events: list[h11.Event] = [response, h11.EndOfMessage()]
+    if not bare:
+        events.insert(1, h11.Data(data=body))
+    await stream.send_all(b"".join(protocol.send(event) or b"" for event in events))

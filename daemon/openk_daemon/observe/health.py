@@ -11,9 +11,11 @@ class State(StrEnum):
     OK = "ok"
     DEGRADED = "degraded"  # serves, but an operator should look
     FAILED = "failed"  # some requests cannot be served
+    UNKNOWN = "unknown"  # of a component only: nobody can tell, which is no trouble by itself
 
 
-_ORDER = {State.OK: 0, State.DEGRADED: 1, State.FAILED: 2}
+_ORDER = {State.OK: 0, State.DEGRADED: 1, State.FAILED: 2, State.UNKNOWN: 0}
+_QUIET = frozenset({State.OK, State.UNKNOWN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Report:
     def sentence(self) -> str:
         """One line for STATUS= and the log."""
         findings = self.components.items()
-        bad = [f"{name} {one.state}: {one.reason}" for name, one in findings if one.state is not State.OK]
+        bad = [f"{name} {one.state}: {one.reason}" for name, one in findings if one.state not in _QUIET]
         return "; ".join(bad) if bad else "all components ok"
 
 
@@ -56,8 +58,8 @@ class Health:
 
     def report(self) -> Report:
         components = {name: _find(check) for name, check in self._checks.items()}
-        states = (finding.state for finding in components.values())
-        return Report(max(states, key=_ORDER.__getitem__, default=State.OK), components)
+        worst = max((finding.state for finding in components.values()), key=_ORDER.__getitem__, default=State.OK)
+        return Report(State.OK if worst in _QUIET else worst, components)
 
 
 def _find(check: Check) -> Finding:

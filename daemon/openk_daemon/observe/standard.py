@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from openk_daemon.observe.exposition import Kind
+from openk_daemon.observe.exposition import Kind, Labels
 from openk_daemon.observe.health import OK, Check, Finding, Health, State
-from openk_daemon.observe.metrics import Labels, Metrics
+from openk_daemon.observe.metrics import Metrics
 
 MEMORY_DEGRADED: Final = 0.8
 """Share of the locked memory in use above which an operator should look."""

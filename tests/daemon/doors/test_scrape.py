@@ -14,7 +14,19 @@ import trio.testing
 
 from openk_daemon.doors import scrape
 from openk_daemon.doors.scrape import Scrape
-from openk_daemon.serve import listen
+from openk_daemon.observe.exposition import Exemplar, Family, Kind, Sample
+from openk_daemon.observe.health import Finding, Report, State
+from openk_daemon.serve import listen, listen_tcp
+
+
+UP = Family(
+    "up", "It is up.", Kind.HISTOGRAM,
+    [Sample("_bucket", (("le", "+Inf"),), 1, Exemplar("1f-2", 0.5, 7.0)), Sample("_sum", (), 0.5), Sample("_count", (), 1)],
+)  # fmt: skip
+WELL = Report(State.OK, {"hsm": Finding(State.OK), "backup": Finding(State.UNKNOWN, "nobody knows")})
+POOR = Report(State.DEGRADED, {"disk": Finding(State.DEGRADED, "little is free")})
+BAD = Report(State.FAILED, {"hsm": Finding(State.FAILED, "lane main is down")})
+REPORTS = [WELL]
 
 
 class UnixHttp(http.client.HTTPConnection):
@@ -33,18 +45,18 @@ async def door(path: Path) -> AsyncGenerator[None]:
     listener = listen(str(path), 0o600, None)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Scrape(listener, lambda: "openk_up 1\n").run)
+            nursery.start_soon(Scrape([listener], lambda: [UP], lambda: REPORTS[-1]).run)
             yield
             nursery.cancel_scope.cancel()
     finally:
         listener.close()
 
 
-def fetch(path: Path, *asked: tuple[str, str]) -> list[tuple[int, bytes]]:
+def fetch(path: Path, *asked: tuple[str, str], accept: str = "*/*") -> list[tuple[int, bytes]]:
     connection = UnixHttp(path)
     answers: list[tuple[int, bytes]] = []
     for method, target in asked:
-        connection.request(method, target)
+        connection.request(method, target, headers={"Accept": accept})
         response = connection.getresponse()
         answers.append((response.status, response.read()))
     connection.close()
@@ -58,10 +70,50 @@ async def test_metrics_are_served_again_and_again_on_one_connection(tmp_path: Pa
             lambda: fetch(path, ("GET", "/metrics"), ("GET", "/"), ("POST", "/metrics"), ("GET", "/metrics"))
         )
     assert [status for status, _ in answers] == [200, 404, 405, 200]
-    assert answers[0][1] == b"openk_up 1\n"
+    assert answers[0][1] == (
+        b"# HELP openk_up It is up.\n# TYPE openk_up histogram\n"
+        b'openk_up_bucket{le="+Inf"} 1\nopenk_up_sum 0.5\nopenk_up_count 1\n'
+    )
 
 
-@pytest.mark.parametrize("rubbish", [b"\x00\xff" * 100, b"GET /metrics HTTP/1.1\r\n\r\n\r\n", b"A" * 9000 + b"\r\n\r\n"])
+async def test_who_accepts_openmetrics_gets_exemplars(tmp_path: Path) -> None:
+    path = tmp_path / "m.sock"
+    accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+    async with door(path):
+        [(_, body)] = await trio.to_thread.run_sync(lambda: fetch(path, ("GET", "/metrics"), accept=accept))
+    assert b'openk_up_bucket{le="+Inf"} 1 # {request="1f-2"} 0.500000000 7.000\n' in body
+    assert body.endswith(b"\n# EOF\n")
+
+
+@pytest.mark.parametrize(
+    ("report", "status", "said"),
+    [
+        (WELL, 200, b"ok\nhsm: ok\nbackup: unknown: nobody knows\n"),
+        (POOR, 200, b"degraded\ndisk: degraded: little is free\n"),
+        (BAD, 503, b"failed\nhsm: failed: lane main is down\n"),
+    ],
+)
+async def test_ready_is_who_can_serve_and_live_who_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: Report, status: int, said: bytes
+) -> None:
+    monkeypatch.setattr(f"{__name__}.REPORTS", [report])
+    path = tmp_path / "m.sock"
+    async with door(path):
+        asked = (("GET", "/readyz"), ("HEAD", "/readyz"), ("GET", "/livez"), ("GET", "/readyz?verbose"))
+        answers = await trio.to_thread.run_sync(lambda: fetch(path, *asked))
+    assert answers == [(status, said), (status, b""), (200, b"ok\n"), (status, said)]
+
+
+def test_tcp_is_loopback_and_a_bad_port_is_told() -> None:
+    with listen_tcp("127.0.0.1:0") as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+    with pytest.raises(OSError, match="no port"):
+        listen_tcp("127.0.0.1:99999")
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"\x00\xff" * 100, b"GET /metrics HTTP/1.1\r\n\r\n\r\n", b"A" * 9000 + b"\r\n\r\n"]
+)
 async def test_rubbish_ends_one_connection_and_no_more(tmp_path: Path, rubbish: bytes) -> None:
     path = tmp_path / "m.sock"
     async with door(path):

@@ -35,6 +35,14 @@ ROWS = {
     "secrets": {"secret": "v/s", "version": 1, "created": "t"},
     "entries": {"index": 0, "entry": "{}"},
     "methods": {"name": "system.ping"},
+    "signals": {"signal": "health", "unit": "", "summary": "s", "now": 1_500_000, "values": [None, 2_000_000]},
+    "alerts": {
+        "alert": "hsm_down", "severity": "page", "raised": True, "since": 1, "signal": "hsm_down", "value": 1_000_000,
+        "raise_at": 1_000_000, "clear_at": 0, "for_seconds": 10, "text": "t",
+    },
+    "events": {
+        "number": 1, "alert": "hsm_down", "severity": "page", "raised": True, "at": 1, "value": 1_000_000, "text": "t",
+    },
     "settings": {"key": "log.level", "value": "info", "origin": "default", "live": True},
     "changes": {"key": "log.level", "running": "info", "files": "debug", "origin": "a:1", "live": True},
     "checks": {"check": "random", "outcome": "ok", "text": "t", "microseconds": 3},
