@@ -30,7 +30,6 @@ class Stand:
         with self.device.session() as session:
             return sorted(str(found.get_info().label) for found in session.list_objects())
 
-
     def intrude(self) -> None:
         with self.device.session() as session:
             HmacKey.generate(session, 0, "mine", 1, CAPABILITY.SIGN_HMAC, ALGORITHM.HMAC_SHA256).delete()
