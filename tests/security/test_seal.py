@@ -17,6 +17,7 @@ import pytest
 
 import openk
 from openk.errors import Error
+from openk.wire.codes import CODES
 from tests.support.daemon import copy_template, running_daemon, template
 
 __all__ = ["template"]
@@ -95,6 +96,23 @@ def test_sealed_until_an_operator_unseals(template: Path, tmp_path: Path) -> Non
         ]
         assert told[0] == ("system.seal", "ok", "an exercise")
         assert ("system.unseal", "ok", None) in told
+
+
+def test_from_the_command_line(template: Path, tmp_path: Path) -> None:
+    with running_daemon(copy_template(template, tmp_path / "dev")) as daemon, daemon.client() as client:
+        furnish(client)
+
+        def run(*words: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-m", "openk_tools.cli", "--socket", str(daemon.socket), *words]
+            return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+        assert run("seal", "--reason", "an exercise").returncode == 0
+        refused_there = run("secret", "get", "v/one")
+        assert refused_there.returncode == CODES["daemon.sealed"].exit
+        assert "openk unseal" in refused_there.stderr
+        assert run("health").returncode == 69
+        assert run("unseal").returncode == 0
+        assert run("secret", "get", "v/one").stdout == "a secret"
 
 
 def test_a_restart_does_not_unseal(template: Path, tmp_path: Path) -> None:

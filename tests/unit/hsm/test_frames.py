@@ -90,6 +90,8 @@ def test_a_hello_of_another_version_is_refused() -> None:
     assert frames.unpack_hello(frames.pack_hello(4096)) == (4096, Intent.OPEN)
     for intent in Intent:
         assert frames.unpack_hello(frames.pack_hello(0, intent)) == (0, intent)
+    with pytest.raises(BadFrame):
+        frames.unpack_hello(frames.HELLO.pack(frames.HELLO_KIND, frames.VERSION, 3, 0, 0))
     other = bytearray(frames.pack_hello(4096))
     other[1] = 2
     with pytest.raises(BadFrame, match="another version"):
