@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from math import inf
-from socket import SHUT_RDWR
 from time import monotonic
 from typing import Final
 
@@ -59,7 +58,7 @@ class Dealer:
                 operation.pending.fail(TimedOut("the HSM did not answer within the deadline"))
             if link.hung(now):
                 hung = True
-                link.socket.shutdown(SHUT_RDWR)  # its reader sees the end
+                link.give_up()
         if now - self._kept_alive >= self._limits.keep_alive:
             self._kept_alive = now
             self._keep_alive(now)

@@ -10,7 +10,6 @@ settled from the task that reads a link.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
@@ -138,7 +137,7 @@ class WorkerLane(Condition):
     def give_up(self) -> None:
         """Drop every worker; those that come must prove themselves anew."""
         for link in self._links:
-            link.socket.shutdown(socket.SHUT_RDWR)  # its reader sees the end
+            link.give_up()
 
     def hand_over(self) -> Handed:
         """Take out what waits here, for another lane of the same root keys."""

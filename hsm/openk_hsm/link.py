@@ -94,6 +94,7 @@ class Link:
         self._in = bytearray(frames.MAX_MESSAGE)
         self._in_view = memoryview(self._in)
         self._backlog: deque[bytes] = deque()
+        self._given_up = False
 
     # --- sending ---
 
@@ -263,6 +264,8 @@ class Link:
     def receive(self) -> bool:
         """Take one message and settle what it answers; False when there is none now.
         Raises ConnectionError, OSError, HsmError (BadFrame too)."""
+        if self._given_up:
+            raise ConnectionError("the worker was given up")
         try:
             length = self.socket.recv_into(self._in)
         except BlockingIOError:
@@ -367,6 +370,13 @@ class Link:
         operation.pending.fail(error)
 
     # --- the end ---
+
+    def give_up(self) -> None:
+        """Part from the worker: whoever reads the link sees its end. Answers that have arrived are not read any more:
+        the worker wipes the region when it sees us go, and zeros would pass for answers."""
+        self._given_up = True
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def abandon(self, now: float) -> Sequence[Operation]:
         """Operations in flight past their deadline, taken out: their answers will be dropped.

@@ -20,7 +20,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -319,13 +319,36 @@ def _serve_one(connection: socket.socket, region: HandOff, worker: _Worker) -> H
         try:
             Service(connection, worker.backend, region, worker.watch.look).run()
         except (Unavailable, TokenMissing) as error:
-            _refuse(connection, error)
+            _part(connection, error)
             return error
         except BadFrame as error:
             journal.log("error", "the daemon sent nonsense", text=str(error))
+            _part(connection)
         except OSError as error:
             journal.log("info", "the daemon has gone", text=error.strerror)
+        except (Sealed, Traced):
+            _part(connection, worker.seal.error())
+            raise
     return None
+
+
+def _part(connection: socket.socket, error: HsmError | None = None) -> None:
+    """Leave a daemon that is still there: the last word, then wait until it has gone. Only then may the region be
+    closed, which wipes it: what was answered lies there until the daemon has read it, and zeros would pass for answers.
+    """
+    if error is not None:
+        _refuse(connection, error)
+    pause = notify.watchdog_seconds()
+    try:
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(pause)
+        while True:
+            notify.notify("WATCHDOG=1")
+            with suppress(TimeoutError, BlockingIOError):
+                if not connection.recv(1):  # of what it still sends nothing is done: it sees that we have ended
+                    return
+    except OSError as problem:
+        journal.log("info", "the daemon has gone", text=problem.strerror)
 
 
 def _open(connection: socket.socket, region: HandOff, worker: _Worker) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -168,6 +169,33 @@ async def test_lost_sessions_are_opened_anew_in_the_same_process(device: Device,
         device.answer(code, 1)  # so soon again: a fresh module
         assert await answer(lane.submit(mac(key))) == expected
         assert len(setting.starts) == 2
+
+
+@pytest.mark.parametrize("code", [0x030, 0x0B3], ids=["fresh module", "new sessions"])
+async def test_answers_before_the_trouble_are_read_before_the_region_is_wiped(device: Device, code: int) -> None:
+    """The worker ends, or parts from us, while answers of its last batch are not read yet: they stay what they are."""
+    async with setting_of(device) as setting:
+        lane = setting.lane
+        expected = await answer(lane.submit(mac()))
+        for _ in range(3):
+            device.answer(code, 1, after=30)
+            waiting = [lane.submit(mac()) for _ in range(60)]
+            lane.pump()
+            time.sleep(0.3)  # noqa: ASYNC251 - the lane must not read meanwhile
+            assert {await answer(pending) for pending in waiting} == {expected}
+
+
+async def test_answers_of_a_worker_that_was_given_up_are_not_read(device: Device) -> None:
+    """It wipes the region when it sees us go."""
+    async with setting_of(device) as setting:
+        lane = setting.lane
+        expected = await answer(lane.submit(mac()))
+        waiting = [lane.submit(mac()) for _ in range(60)]
+        lane.pump()
+        time.sleep(0.2)  # noqa: ASYNC251 - it has answered, and the lane has not read it
+        lane.give_up()
+        time.sleep(0.2)  # noqa: ASYNC251 - it has wiped
+        assert {await answer(pending) for pending in waiting} == {expected}
 
 
 async def test_a_device_that_was_reset_costs_nothing(device: Device) -> None:

@@ -244,7 +244,8 @@ class Client:
                 _sample(book.signed, signed, self._chance)
             case "key.decrypt":
                 opened = next(plain for _, plain, cipher in book.sealed if cipher == params["ciphertext"])
-                assert answer["plaintext"] == opened
+                found = answer["plaintext"]
+                assert found == opened, f"{params['key']}: {len(found)} bytes {found.hex()}, not {opened.hex()}"
             case _:
                 raise AssertionError(method)
 

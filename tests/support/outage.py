@@ -12,7 +12,7 @@ from typing import Final
 from tests.support.tokens import MODULE, Token
 
 SOURCE: Final = Path(__file__).parent / "pkcs11_shim" / "outage.c"
-_STATE: Final = struct.Struct("=4I")
+_STATE: Final = struct.Struct("=5I")
 
 
 def compile_outage(folder: Path) -> Path:
@@ -59,14 +59,14 @@ class Device:
         self._resets += 1
         self._write()
 
-    def answer(self, code: int, count: int) -> None:
-        """What the next `count` operations answer."""
-        self._write(code=code, count=count)
+    def answer(self, code: int, count: int, after: int = 0) -> None:
+        """What the next `count` operations answer, once `after` others went well."""
+        self._write(code=code, count=count, after=after)
 
     @property
     def answers_left(self) -> int:
         count: int = _STATE.unpack(self._state[:])[3]
         return count
 
-    def _write(self, gone: int = 0, code: int = 0, count: int = 0) -> None:
-        self._state[:] = _STATE.pack(gone, self._resets, code, count)
+    def _write(self, gone: int = 0, code: int = 0, count: int = 0, after: int = 0) -> None:
+        self._state[:] = _STATE.pack(gone, self._resets, code, count, after)

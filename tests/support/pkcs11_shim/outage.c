@@ -1,11 +1,12 @@
 /* A PKCS#11 module for tests: SoftHSM2 on a device that can be pulled out, reset, or made to answer with a given code.
  *
  *   SHIM_MODULE   the module behind it
- *   SHIM_OUTAGE   a file of four 32-bit numbers, read at each call:
+ *   SHIM_OUTAGE   a file of five 32-bit numbers, read at each call:
  *                 gone    not 0: there is no device (no slot, CKR_DEVICE_REMOVED from what was open)
  *                 resets  grows: sessions from before are invalid, and with them login and session objects
  *                 code    what the next `count` operations answer, in place of doing anything
  *                 count   counted down
+ *                 after   how many operations go well before those; counted down
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -15,7 +16,7 @@
 
 typedef unsigned long UL;
 struct list { unsigned char version[8]; void *function[68]; };
-struct outage { volatile uint32_t gone, resets, code, count; };
+struct outage { volatile uint32_t gone, resets, code, count, after; };
 
 enum { GET_SLOT_LIST = 4, OPEN_SESSION = 12, CLOSE_ALL_SESSIONS = 14, ENCRYPT = 30, DECRYPT = 34, SIGN = 43,
        GENERATE_KEY = 58, GENERATE_RANDOM = 64 };
@@ -37,7 +38,9 @@ static UL before(int index) {
         BEHIND(CLOSE_ALL_SESSIONS)(slot);
         return SESSION_HANDLE_INVALID;
     }
-    if (is_operation(index) && outage->count) {
+    if (is_operation(index) && outage->count && outage->after) {
+        outage->after--;
+    } else if (is_operation(index) && outage->count) {
         outage->count--;
         return outage->code;
     }
