@@ -105,7 +105,7 @@ def test_without_room_it_says_so_and_gives_everything_back(size: int, code: str)
     with ExitStack() as others:
         with suppress(Exhausted):
             while True:
-                others.enter_context(small.lease(64 << 10))
+                others.enter_context(small.lease(size))
         encoded = reply.encode(1, [{"bytes": Sealed(lease, size)}], False, "map", "r-1", small, 7)
         _, _, error, _ = msgpack.unpackb(take(encoded))
     assert error["code"] == code
