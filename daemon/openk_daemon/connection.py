@@ -403,7 +403,7 @@ class Connection:
             self._cut_off("daemon.sealed", "the daemon was sealed while the message arrived")
 
     def stop(self) -> None:
-        """The daemon is stopping: say so where a message was arriving, so that its sender knows that it was not done."""
+        """The daemon is stopping: say so where a message was arriving; its sender then knows that it was not done."""
         if self.fd >= 0 and self._lease is not None and self._begin < self._end:
             self._cut_off("daemon.stopping", "the daemon stopped before the message was taken")
         else:

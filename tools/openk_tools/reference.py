@@ -36,7 +36,17 @@ _ERRORS_HEAD: Final = f"""# Errors
 {_MADE}
 Numbers and names never change their meaning. On the wire an error is `[number, "code: message"]`, or after
 `system.hello` with `errors: "map"` a map of `code`, `message`, `request`, and where they apply `retry_after` (seconds)
-and `details`. *Retry* says whether the same request may succeed later; *exit* is the exit status of `openk`.
+and `details`. *Fault* says who has to do something about it: the caller, the device, the store's disk, the operator
+(nothing comes back by itself), or the daemon. *Retry* says whether the same request may succeed later; *exit* is the
+exit status of `openk`.
+
+Whatever the form, an error never says more than this: the code, one sentence made from the code's meaning and from what
+the caller sent (names and numbers), the request's id, and details of the code. No secret, no path of the server, no
+stack, no text of a library or a device. The request's id finds the whole story in the daemon's log.
+
+Over HTTP an error is a problem (RFC 9457, `openk.wire.problem`), over gRPC a `google.rpc.Status`
+(`openk.wire.rpc_status`); both are made from this table. How a new code is chosen and added:
+[how-to-add-an-error.md](how-to-add-an-error.md).
 """
 
 _GROUPS: Final = {
@@ -116,12 +126,12 @@ def errors_page(codes: Iterable[Code]) -> str:
 def _error_groups(codes: Iterable[Code]) -> Iterator[str]:
     for group, rows in groupby(codes, key=lambda code: code.name.partition(".")[0]):
         yield f"\n## {_GROUPS[group]}\n\n"
-        yield "| Code | Number | What it means | What to do | Retry | HTTP | gRPC | Exit |\n"
-        yield "|---|---|---|---|---|---|---|---|\n"
+        yield "| Code | Number | What it means | What to do | Fault | Retry | HTTP | gRPC | Exit |\n"
+        yield "|---|---|---|---|---|---|---|---|---|\n"
         for row in rows:
             retry = "yes" if row.retry else "no"
             doors = f"{row.http} | {row.grpc} | {row.exit}"
-            yield f"| `{row.name}` | {row.number} | {row.meaning} | {row.advice} | {retry} | {doors} |\n"
+            yield f"| `{row.name}` | {row.number} | {row.meaning} | {row.advice} | {row.fault} | {retry} | {doors} |\n"
 
 
 def write(folder: Path) -> list[Path]:

@@ -7,12 +7,24 @@ once released; new codes are appended.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
+
+
+class Fault(StrEnum):
+    """Who has to do something about it."""
+
+    CALLER = "caller"  # the request, or what the caller may do
+    DEVICE = "device"  # the HSM
+    STORE = "store"  # the disk under the store or the audit log
+    OPERATOR = "operator"  # the configuration, the PIN, the token: nothing comes back by itself
+    DAEMON = "daemon"  # openk itself, its capacity or its end
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One row.  `number` is the wire number; `retry` says whether the same request may succeed later."""
+    """One row.  `number` is the wire number; `http` an HTTP status; `grpc` the name of a canonical gRPC code; `exit` the
+    exit status of `openk`; `retry` says whether the same request may succeed later."""
 
     number: int
     name: str
@@ -23,6 +35,27 @@ class Code:
     exit: int
     retry: bool = False
 
+    @property
+    def group(self) -> str:
+        """What comes before the dot."""
+        return self.name.partition(".")[0]
+
+    @property
+    def fault(self) -> Fault:
+        return Fault.OPERATOR if self.name in _OPERATORS else _FAULTS[self.group]
+
+
+_FAULTS: Final = {
+    "request": Fault.CALLER, "auth": Fault.CALLER, "policy": Fault.CALLER, "key": Fault.CALLER, "vault": Fault.CALLER,
+    "secret": Fault.CALLER, "hsm": Fault.DEVICE, "store": Fault.STORE, "audit": Fault.STORE, "internal": Fault.DAEMON,
+    "daemon": Fault.DAEMON,
+}  # fmt: skip
+_OPERATORS: Final = frozenset({
+    "policy.invalid", "policy.lockout", "hsm.pin", "hsm.token_missing", "hsm.token_uninitialised", "hsm.full",
+    "hsm.untrusted", "store.full", "store.damaged", "store.foreign", "audit.damaged", "daemon.sealed",
+    "daemon.misconfigured",
+})  # fmt: skip
+"""Not cured by waiting or by asking differently."""
 
 _ROWS: Final = (
     # caller: the request itself
@@ -75,7 +108,7 @@ _ROWS: Final = (
     Code(500, "internal", "A mistake in openk.", "Report it with the request id; the log has the details.", 500, "INTERNAL", 70),
     Code(501, "daemon.overloaded", "The daemon has no locked memory or no place for this now.", "Wait for retry_after seconds.", 503, "RESOURCE_EXHAUSTED", 75, True),
     Code(502, "daemon.stopping", "The daemon is stopping.", "Connect again.", 503, "UNAVAILABLE", 75, True),
-    Code(503, "daemon.sealed", "The daemon is sealed.", "An operator must unseal it.", 503, "FAILED_PRECONDITION", 75),
+    Code(503, "daemon.sealed", "The daemon is sealed.", "An operator must unseal it: `openk unseal`.", 503, "FAILED_PRECONDITION", 75),
     Code(504, "daemon.unreachable", "No daemon answers at the socket.", "Start openkd, or name its socket with --socket or OPENK_SOCKET.", 503, "UNAVAILABLE", 69, True),
     Code(505, "daemon.misconfigured", "The daemon cannot start with this configuration.", "Correct what the message names.", 500, "FAILED_PRECONDITION", 78),
     # said by the client about the daemon; no daemon sends them

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openk_daemon.config import Config, ConfigError, Hsm, Limits, development, load
-from openk_daemon.config_sources import lines_of
 from openk_daemon.config_reference import reference
+from openk_daemon.config_sources import lines_of
 from openk_daemon.policy.engine import Engine
 from openk_daemon.policy.shipped import shipped_policies
 

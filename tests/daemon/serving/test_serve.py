@@ -105,12 +105,28 @@ async def test_draining_answers_what_is_in_flight_and_closes_the_rest(core: Core
         late = core.client()
         await busy.send(frame(4, "system.ping"))
         await trio.sleep(0.02)
-        assert len(core.ledger.waiting) == 2
+        assert len(core.ledger.waiting) == 3, "that the third was refused is recorded, too"
         core.let_go()
-        assert sorted(str(answer[0]) for answer in await busy.read_all()) == ["1", "2"]
+        answers = {answer[0]: answer[1] for answer in await busy.read_all()}
+        assert (answers[1], answers[2]) == (None, None)
+        assert answers.keys() == {1, 2, 3}
     assert cut == [0]
     assert core.server.connections == 0
     late.close()
+
+
+async def test_draining_tells_whoever_is_in_the_middle_of_a_message(core: Core) -> None:
+    client = core.client()
+    assert (await client.call("system.ping"))[1] is None
+    whole = frame(7, "key.sign", key="v/k", input=b"x" * 4000)
+    await client.send(whole[:2000])
+    await core.until(lambda: core.metrics.bytes_in > 2000)
+    assert await core.server.drain(3) == 0
+    (reply,) = await client.read_all()
+    msgid, error, result = reply
+    assert (msgid, result) == (7, None)
+    assert isinstance(error, list)
+    assert str(error[1]).startswith("daemon.stopping: ")
 
 
 async def test_draining_gives_up_in_time(core: Core) -> None:
