@@ -57,7 +57,14 @@ from openk_daemon.observe.health import OK, Finding, Health, State
 from openk_daemon.observe.log import Category, Log
 from openk_daemon.observe.metrics import Metrics
 from openk_daemon.observe.notify import ServiceManager
-from openk_daemon.observe.standard import AuditReading, Sources, check_standard, watch_standard
+from openk_daemon.observe.standard import (
+    LAG_DEGRADED,
+    MEMORY_DEGRADED,
+    AuditReading,
+    Sources,
+    check_standard,
+    watch_standard,
+)
 from openk_daemon.pipeline import Pipeline
 from openk_daemon.policy.engine import Engine
 from openk_daemon.rates import Rates
@@ -147,9 +154,17 @@ def doors_of(config: Config) -> tuple[socket, ...]:
 
 
 def alert_rules(config: Config) -> tuple[Rule, ...]:
-    """Raises ConfigError."""
+    """Alerts say what health says, at the same limits. Raises ConfigError."""
+    health, unsigned = config.health, config.audit.checkpoint_entries
+    usual = {
+        "audit_unsigned": (LAG_DEGRADED * unsigned, unsigned),
+        "disk_low": (health.disk_free_share, min(1.0, 1.2 * health.disk_free_share)),
+        "hsm_slow": (health.probe_limit_seconds, health.probe_limit_seconds / 2),
+        "clock_step": (health.clock_step_seconds, health.clock_step_seconds / 2),
+        "memory_high": (MEMORY_DEGRADED, 0.75 * MEMORY_DEGRADED),
+    }
     try:
-        return tuple(rules_of(config.alerts))
+        return tuple(rules_of(config.alerts, usual))
     except ValueError as error:
         raise ConfigError([str(error)]) from error
 

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from openk.wire.methods import METHODS
-from openk_tools import completion, material
+from openk_tools import completion, material, top, watch
 from openk_tools.commands import Leaf, command_of
 from openk_tools.rendering import from_json, listing, pairs, show, show_json, table
 from openk_tools.session import Session
@@ -21,7 +21,10 @@ _STATUS: Final = {"ok": 0, "degraded": 1, "failed": 69}
 
 
 def commands(root: click.Command) -> list[click.Command]:
-    return [_health(), _seal(), _unseal(), _config(), _log(), _methods(), _call(), _completion(root), _version()]
+    watching: list[click.Command] = [_health(), watch.alerts(), watch.metrics(), top.command()]
+    return [
+        *watching, _seal(), _unseal(), _config(), _log(), _methods(), _call(), _completion(root), _version(),
+    ]  # fmt: skip
 
 
 def _leaf(name: str, callback: Callable[..., object], text: str, *params: click.Parameter) -> Leaf:

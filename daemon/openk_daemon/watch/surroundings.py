@@ -10,6 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from math import nan
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -34,8 +35,8 @@ class Disk:
 
     def __init__(self, folder: Path, policies: Path, low: float) -> None:
         """`low`: free share below which it is degraded."""
-        self.free_bytes = 0
-        self.free_share = 1.0
+        self.free_bytes = nan  # not known yet
+        self.free_share = nan
         self.policies_changed_at = 0.0
         """Of the newest policy file, Unix seconds."""
         self._folder = folder
@@ -74,7 +75,7 @@ class Disk:
         if self._error:
             return Finding(State.DEGRADED, self._error)
         if self.free_share < self._low:
-            free = f"{self.free_bytes >> 20} MiB ({self.free_share:.1%})"
+            free = f"{self.free_bytes / (1 << 20):.0f} MiB ({self.free_share:.1%})"
             return Finding(State.DEGRADED, f"{free} of the disk that holds the state are free")
         return OK
 

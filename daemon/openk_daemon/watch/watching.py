@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
@@ -165,11 +165,17 @@ def _backup() -> Finding:
     return Finding(State.UNKNOWN, "openk makes no backups yet and cannot know of yours")
 
 
-def rules_of(config: AlertConfig) -> list[Rule]:
-    """The built-in rules as configured, without those that are switched off. Raises ValueError."""
+def rules_of(config: AlertConfig, usual: Mapping[str, tuple[float, float]]) -> list[Rule]:
+    """The built-in rules as configured, without those that are switched off. `usual`: where another part of the
+    configuration sets when an alert is raised and cleared, unless its own does. Raises ValueError."""
     found: list[Rule] = []
     for rule in RULES:
         threshold: Threshold = getattr(config, rule.name)
         if threshold.enabled:
-            found.append(changed(rule, Change(threshold.raise_at, threshold.clear_at, threshold.for_seconds)))
+            based = (
+                replace(rule, raise_at=usual[rule.name][0], clear_at=usual[rule.name][1])
+                if rule.name in usual
+                else rule
+            )
+            found.append(changed(based, Change(threshold.raise_at, threshold.clear_at, threshold.for_seconds)))
     return found

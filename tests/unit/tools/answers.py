@@ -183,6 +183,25 @@ def _bench(params: Params) -> Mapping[str, object] | Refusal:
     return {"hsm": "main", "operation": params["operation"], **shown}
 
 
+def _history(params: Params) -> dict[str, object]:
+    million = 1_000_000
+    load = {"signal": "requests_per_second", "unit": "1/s", "summary": "Requests answered.", "now": 120 * million}
+    share = {"signal": "disk_free_share", "unit": "", "summary": "Free.", "now": 500_000, "values": [None, 500_000]}
+    values = [None, 0, 60 * million, 120 * million]
+    week = params.get("span") == "week"
+    load |= {"values": values, **({"lows": values, "highs": [None, 0, 60 * million, 240 * million]} if week else {})}
+    return {"seconds": 300 if week else 10, "end": 1_767_323_045, "signals": [load] if "signal" in params else [load, share]}
+
+
+def _alerts(params: Params) -> dict[str, object]:
+    down = {
+        "alert": "hsm_down", "severity": "page", "raised": True, "since": 1_767_323_045, "signal": "hsm_down",
+        "value": 1_000_000, "raise_at": 1_000_000, "clear_at": 0, "for_seconds": 10, "text": "1 HSMs do not serve",
+    }  # fmt: skip
+    well = {**down, "alert": "sealed", "raised": False, "since": None, "signal": "sealed", "value": 0, "text": ""}
+    return {"alerts": [well, down], "events": [], "last": 1}
+
+
 ANSWERS: dict[str, Answer] = {
     "system.health": {
         "status": "degraded",
@@ -191,6 +210,8 @@ ANSWERS: dict[str, Answer] = {
     "system.methods": {
         "methods": [{"name": name, "summary": METHODS[name].summary} for name in ("key.sign", "key.verify")]
     },
+    "system.history": _history,
+    "system.alerts": _alerts,
     "system.metrics": {"text": "# TYPE openk_requests counter\nopenk_requests_total 3\n"},
     "system.ping": lambda params: {"echo": params["echo"]} if "echo" in params else {},
     "vault.create": lambda params: {"vault": params["vault"], "created": "2026-01-02T03:04:05Z"},
