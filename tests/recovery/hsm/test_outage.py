@@ -1,9 +1,9 @@
 """The device is pulled out under load and plugged in again, over and over: nobody restarts anything, whoever can wait gets
 its answer, and the rest hears at once.
 
-What issue and design ask is 100 outages of 5 seconds. By default this is compressed to 10 outages of 1 second; all of it:
+What issue and design ask is 100 outages of 5 seconds. By default this is compressed to 6 outages of 1 second; all of it:
 
-    OPENK_OUTAGES=100 OPENK_OUTAGE_SECONDS=5 pytest tests/recovery/hsm/test_outage.py     (about 20 minutes)
+    OPENK_OUTAGES=100 OPENK_OUTAGE_SECONDS=5 pytest tests/recovery/hsm/test_outage.py     (16 minutes)
 
 The deadline of an operation, 10 s, and the bucket of module reloads are as shipped in both.
 """
@@ -23,7 +23,7 @@ from tests.support.load import Book, Refused, check, furnish
 from tests.support.outage import Device
 from tests.support.site import Site, Source, answered, refused, until_state
 
-OUTAGES = int(os.environ.get("OPENK_OUTAGES", "10"))
+OUTAGES = int(os.environ.get("OPENK_OUTAGES", "6"))
 SECONDS = float(os.environ.get("OPENK_OUTAGE_SECONDS", "1"))
 AT_ONCE = 0.05
 """Seconds within which a request that cannot wait is refused."""
