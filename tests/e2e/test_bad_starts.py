@@ -185,7 +185,6 @@ MISTAKES: dict[str, tuple[Callable[[Path], str], str]] = {
     "a value out of range": (lambda folder: configuration(folder) + "[limits]\nin_flight = 0\n", "in_flight"),
     "a wrong type": (lambda folder: configuration(folder, state="17"), "state"),
     "no HSM": (lambda folder: f'state = "{folder}/state"\n', "hsm"),
-    "two HSMs": (lambda folder: configuration(folder) + '[hsm.two]\nsockets = ["/x.sock"]\n', "exactly one"),
     "a group that is not there": (lambda folder: configuration(folder) + 'group = "no-such-group"\n', "no-such-group"),
     "a state folder that is missing": (lambda folder: configuration(folder, state=f'"{folder}/gone"'), "gone"),
     "a policy folder that is missing": (
