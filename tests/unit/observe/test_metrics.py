@@ -6,11 +6,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from openk_daemon.observe.exposition import Family, Kind, Sample, render
 from openk_daemon.observe.health import OK, Finding, Health, State, threshold
-from openk_daemon.observe.metrics import BOUNDS, Metrics, measure_request
+from openk_daemon.observe.metrics import BOUNDS, STAGES, Metrics, measure_request
 
 
 def parse(text: str) -> dict[str, Metric]:
@@ -93,6 +94,35 @@ def test_any_label_text_and_number_survive(label: str, summary: str, number: flo
     (sample,) = parse(text)["openk_x"].samples
     assert sample.labels == {"l": label}
     assert sample.value == number or (math.isnan(sample.value) and math.isnan(number))
+
+
+def test_openmetrics_has_the_id_of_a_request_in_its_bucket() -> None:
+    metrics = Metrics()
+    for number in range(40):
+        metrics.request("key.sign", "ok", 0.0001, f"1f-{number:x}")
+    metrics.request("key.sign", "ok", 3.0, "1f-slow")
+    metrics.request("key.sign", "ok", 99.0)
+    families = {family.name: family for family in open_families(metrics.expose(openmetrics=True))}
+    buckets = [sample for sample in families["openk_request_seconds"].samples if sample.exemplar]
+    assert [(sample.labels["le"], sample.exemplar.labels) for sample in buckets] == [
+        ("0.0001220703125", {"request": "1f-20"}),
+        ("4.0", {"request": "1f-slow"}),
+    ]
+    assert [sample.exemplar.value for sample in buckets] == [0.0001, 3.0]
+    assert families["openk_requests"].type == "counter"
+    assert families["openk_requests"].samples[0].name == "openk_requests_total"
+
+
+def test_stages_of_a_request() -> None:
+    metrics = Metrics()
+    metrics.staged(1.0, 1.001, 1.003, 1.007, 1.015)
+    metrics.staged(1.0, 1.001, 0.0, 1.003, 1.007)
+    text = metrics.expose()
+    assert {stage: value(text, "openk_stage_seconds_count", stage=stage) for stage in STAGES} == {
+        "policy": 2, "queue": 1, "hsm": 1, "work": 1, "audit": 2,
+    }  # fmt: skip
+    sums = [value(text, "openk_stage_seconds_sum", stage=stage) for stage in STAGES]
+    assert sums == pytest.approx([0.002, 0.002, 0.004, 0.002, 0.012])
 
 
 def test_every_family_is_named_once_and_explained() -> None:
