@@ -136,9 +136,9 @@ class PolicyAge:
         self._known = epoch()
 
     @property
-    def days(self) -> float:
-        """Since a file of the set in force was changed."""
-        return max(0.0, time.time() - self._changed) / _DAY
+    def age(self) -> float:
+        """Seconds since a file of the set in force was changed."""
+        return max(0.0, time.time() - self._changed)
 
     def finding(self) -> Finding:
         if self._epoch() != self._known:

@@ -89,7 +89,7 @@ class Watching:
         metrics.watch("disk_free_bytes", "Free on the disk that holds the state.", lambda: disk.free_bytes)
         metrics.watch("disk_free_share", "The same, as a share of all.", lambda: disk.free_share)
         metrics.watch("clock_step_seconds", "Largest step of the wall clock in ten minutes.", lambda: self._clock.step)
-        metrics.watch("policy_age_days", "Since a policy file in force was changed.", lambda: policies.days)
+        metrics.watch("policy_age_seconds", "Since a policy file in force was changed.", lambda: policies.age)
         metrics.watch("health", "0 ok, 1 degraded, 2 failed, by component.", self._ranks)
 
     def _ranks(self) -> list[tuple[tuple[tuple[str, str], ...], float]]:
