@@ -80,7 +80,7 @@ class Probe:
         before, self._trouble = self._trouble, ""
         if checked is not None and checked.verdict is Verdict.FAILED:
             self._trouble, error = checked.text, checked.error
-        elif isinstance(error, HsmError):
+        if isinstance(error, HsmError):
             self._trouble = f"its round trip ended with {error.code}"
         elif error is not None:
             self._trouble = "its round trip failed by a mistake of openk; see the log"

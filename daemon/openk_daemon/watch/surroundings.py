@@ -145,8 +145,7 @@ class PolicyAge:
             self._known, self._changed = self._epoch(), max(self._changed, self._disk.policies_changed_at)
         if self._disk.policies_changed_at > self._changed:
             return Finding(State.OK, "the policy files have changed since they were loaded: openk policy reload")
-        if self._days and self.days > self._days:
-            return Finding(
-                State.DEGRADED, f"no policy was changed for {self.days:.0f} days: is it still what is meant?"
-            )
+        days = self.age / _DAY
+        if self._days and days > self._days:
+            return Finding(State.DEGRADED, f"no policy was changed for {days:.0f} days: is it still what is meant?")
         return OK
