@@ -1,0 +1,173 @@
+"""Three staged failures, each told the same way by everything that tells: the client's error, health, /readyz, the log, the
+metrics and the alert; and each told to be over. docs/operations.md walks through them.
+
+    the HSM is gone    its worker is stopped (it hangs), then killed and not started again
+    the disk is full   the state's file system, down to what the audit log holds in reserve
+    audit is stuck     the disk does not answer: commits hang
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import openk
+from openk_tools.exposition import Exposition
+from tests.support.daemon import RunningDaemon, copy_template, running_daemon
+
+WITHIN = 20.0
+QUICK = """\
+[metrics]
+socket = "{folder}/metrics.sock"
+[log]
+format = "json"
+[health]
+probe_seconds = 1
+probe_limit_seconds = 1
+disk_free_share = 0
+[alerts]
+clear_seconds = 0
+[alerts.hsm_down]
+for_seconds = 1
+[alerts.audit_refusing]
+for_seconds = 0
+[alerts.store_failing]
+for_seconds = 0
+"""
+
+
+class UnixHttp(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=5)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(5)
+        self.sock.connect(self._path)
+
+
+@dataclass
+class Watched:
+    daemon: RunningDaemon
+
+    def get(self, target: str) -> tuple[int, str]:
+        connection = UnixHttp(self.daemon.folder / "metrics.sock")
+        try:
+            connection.request("GET", target)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    @property
+    def metrics(self) -> Exposition:
+        return Exposition(self.get("/metrics")[1])
+
+    def ready(self) -> str:
+        status, text = self.get("/readyz")
+        return f"{status} {text}"
+
+    def alert(self, name: str) -> float:
+        return self.metrics.value("openk_alert", alert=name)
+
+    def lines(self, event: str) -> list[dict[str, object]]:
+        """Of the daemon's log."""
+        found: list[dict[str, object]] = []
+        for line in self.daemon.log.splitlines():
+            if f'"event": "{event}"' in line:
+                found.append(json.loads(line))
+        return found
+
+    def told(self, event: str, **facts: str) -> bool:
+        return any(all(line.get(name) == value for name, value in facts.items()) for line in self.lines(event))
+
+
+def until(what: str, holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + WITHIN
+    while not holds():
+        assert time.monotonic() < end, f"not within {WITHIN} s: {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def watched(template: Path, tmp_path: Path) -> Iterator[Watched]:
+    folder = copy_template(template, tmp_path / "d")
+    (folder / "conf.d").mkdir()
+    (folder / "conf.d" / "quick.toml").write_text(QUICK.format(folder=folder))
+    with running_daemon(folder) as daemon:
+        yield Watched(daemon)
+
+
+def code_of(ask: Callable[[], object]) -> str:
+    try:
+        ask()
+    except openk.Error as error:
+        return error.code
+    return "ok"
+
+
+def test_a_hung_hsm_is_told_of_within_100_ms_and_found_by_round_trips(watched: Watched) -> None:
+    daemon = watched.daemon
+    with daemon.client() as client:
+        client.system.health()
+        daemon.signal(signal.SIGSTOP, "hsm-0")
+        try:
+            until("round trip", lambda: "hsm-round-trip: failed" in watched.ready())
+            times: list[float] = []
+            for _ in range(20):
+                begin = time.perf_counter()
+                health = client.system.health()
+                times.append(time.perf_counter() - begin)
+            assert health.status == "failed"
+            assert "has not answered a round trip for" in str(health.components["hsm-round-trip"])
+            assert sorted(times)[18] < 0.1, times
+            begin = time.perf_counter()
+            assert watched.ready().startswith("503 failed\n")
+            assert time.perf_counter() - begin < 0.1
+            until("alert", lambda: watched.alert("hsm_slow") == 1)
+            assert watched.metrics.value("openk_hsm_probe_seconds") > 1
+            until("log", lambda: watched.told("alert.raised", alert="hsm_slow", severity="page"))
+        finally:
+            daemon.signal(signal.SIGCONT, "hsm-0")
+        until("well", lambda: watched.ready().startswith("200 ok"))
+        until("cleared", lambda: watched.told("alert.cleared", alert="hsm_slow"))
+
+
+def test_the_hsm_is_gone(template: Path, tmp_path: Path) -> None:
+    """Its worker's socket leads nowhere: the monitor starts it again and again, and nobody reaches it."""
+    folder = copy_template(template, tmp_path / "d")
+    (folder / "conf.d").mkdir()
+    gone = QUICK.format(folder=folder) + "[hsm.dev]\nbreaker_seconds = 1\n"
+    (folder / "conf.d" / "quick.toml").write_text(gone)
+    with running_daemon(folder) as daemon, daemon.client() as client:
+        watched = Watched(daemon)
+        client.vault.create("v")
+        client.key.create("v/k", "hmac-sha-256")
+        module = folder / "softhsm2.conf"
+        kept = module.read_text()
+        module.write_text(kept.replace("/tokens", "/elsewhere"))
+        daemon.signal(signal.SIGKILL, "hsm-0")
+        try:
+            until("client", lambda: code_of(lambda: client.key.mac("v/k", b"x")).startswith("hsm."))
+            until("ready", lambda: watched.ready().startswith("503 failed"))
+            assert "hsm: failed: lane dev is" in watched.ready()
+            until("alert", lambda: watched.alert("hsm_down") == 1)
+            assert watched.metrics.value("openk_hsm_up", lane="dev") == 0
+            assert watched.told("alert.raised", alert="hsm_down", severity="page")
+            until("log", lambda: watched.told("health.changed", status="failed"))
+            assert [alert.alert for alert in client.system.alerts().alerts if alert.raised][0] == "hsm_down"
+        finally:
+            module.write_text(kept)
+        until("well", lambda: watched.ready().startswith("200"))
+        until("works", lambda: code_of(lambda: client.key.mac("v/k", b"x")) == "ok")
+        until("cleared", lambda: watched.told("alert.cleared", alert="hsm_down"))
