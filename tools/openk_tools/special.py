@@ -12,6 +12,7 @@ import click
 from openk.wire.methods import METHODS
 from openk_tools import completion, material, top, watch
 from openk_tools.commands import Leaf, command_of
+from openk_tools.failure import Failure
 from openk_tools.rendering import from_json, listing, pairs, show, show_json, table
 from openk_tools.session import Session
 from openk_tools.settings import Settings
@@ -35,7 +36,14 @@ def _health() -> Leaf:
     def health(context: click.Context) -> None:
         settings = context.ensure_object(Settings)
         with Session(settings) as session:
-            answer = session.call("system.health", {})
+            try:
+                answer = session.call("system.health", {})
+            except Failure as failure:
+                if failure.row.group not in {"audit", "store"}:
+                    raise
+                # Nothing is admitted that cannot be recorded, this question neither: that is the answer.
+                found: Answer = {"state": "failed", "reason": failure.message or failure.row.meaning}
+                answer = {"status": "failed", "components": {failure.row.group: found}}
         status = str(answer.get("status"))
         if settings.as_json:
             show_json(answer)

@@ -13,6 +13,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ from openk_tools.exposition import Exposition
 from tests.support.daemon import RunningDaemon, copy_template, running_daemon
 
 WITHIN = 20.0
+STUCK = Path(__file__).parents[2] / "support" / "stuck_openkd.py"
 QUICK = """\
 [metrics]
 socket = "{folder}/metrics.sock"
@@ -165,9 +169,85 @@ def test_the_hsm_is_gone(template: Path, tmp_path: Path) -> None:
             assert watched.metrics.value("openk_hsm_up", lane="dev") == 0
             assert watched.told("alert.raised", alert="hsm_down", severity="page")
             until("log", lambda: watched.told("health.changed", status="failed"))
-            assert [alert.alert for alert in client.system.alerts().alerts if alert.raised][0] == "hsm_down"
+            assert next(alert.alert for alert in client.system.alerts().alerts if alert.raised) == "hsm_down"
         finally:
             module.write_text(kept)
         until("well", lambda: watched.ready().startswith("200"))
         until("works", lambda: code_of(lambda: client.key.mac("v/k", b"x")) == "ok")
         until("cleared", lambda: watched.told("alert.cleared", alert="hsm_down"))
+
+
+def fill(folder: Path, free: int) -> Path:
+    """Take the disk under `folder` down to so many free bytes; the file that does it."""
+    ballast = folder / "ballast"
+    found = os.statvfs(folder)
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_frsize - free)
+    return ballast
+
+
+def test_the_disk_is_full(template: Path, tmp_path: Path) -> None:
+    """The state lies in a memory file system that this test fills: no root is needed, and no disk is worn."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="openk-") as memory:
+        folder = copy_template(template, tmp_path / "d")
+        (folder / "conf.d").mkdir()
+        state = Path(memory) / "state"
+        state.mkdir(mode=0o700)
+        found = os.statvfs(memory)
+        reserve = found.f_bavail * found.f_frsize - (48 << 20)
+        full = QUICK.format(folder=folder).replace("[metrics]", f'state = "{state}"\n[metrics]', 1)
+        (folder / "conf.d" / "quick.toml").write_text(full + f"[audit]\nreserve_bytes = {reserve}\n")
+        with running_daemon(folder) as daemon, daemon.client() as client:
+            watched = Watched(daemon)
+            client.vault.create("v")
+            ballast = fill(state, reserve - (16 << 20))
+            try:
+                until("client", lambda: code_of(client.random.bytes) == "audit.unavailable")
+                until("ready", lambda: watched.ready().startswith("503 failed"))
+                assert "audit: failed:" in watched.ready()
+                assert "bytes are free where the audit log is kept" in watched.ready()
+                until("alert", lambda: watched.alert("audit_refusing") == 1)
+                assert watched.metrics.value("openk_audit_refusing") == 1
+                assert watched.metrics.value("openk_requests_total", code="audit.unavailable") >= 1
+                assert watched.told("alert.raised", alert="audit_refusing", severity="page")
+                until("log", lambda: watched.told("health.changed", status="failed"))
+                assert "no request is admitted" in daemon.log
+            finally:
+                ballast.unlink()
+            until("works", lambda: code_of(client.random.bytes) == "ok")
+            until("well", lambda: watched.ready().startswith("200"))
+            until("cleared", lambda: watched.told("alert.cleared", alert="audit_refusing"))
+            assert any("audit.paused" in entry.entry for entry in client.audit.tail(0, limit=100))
+
+
+def test_audit_is_stuck(template: Path, tmp_path: Path) -> None:
+    folder = copy_template(template, tmp_path / "d")
+    (folder / "conf.d").mkdir()
+    (folder / "conf.d" / "quick.toml").write_text(QUICK.format(folder=folder))
+    with running_daemon(folder, program=(str(STUCK),)) as daemon, daemon.client(timeout=2) as client:
+        watched = Watched(daemon)
+        client.vault.create("v")
+        flag = folder / "state" / "stuck"
+        flag.touch()
+        try:
+            # What the disk has begun is answered when the disk says what became of it; what comes after is refused.
+            codes = [code_of(client.random.bytes) for _ in range(3)]
+            assert codes[0] == "daemon.timeout"
+            assert set(codes[1:]) <= {"store.unavailable", "audit.unavailable"}
+            shown = subprocess.run(
+                [sys.executable, "-m", "openk_tools.cli", "--socket", str(daemon.socket), "health"],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert (shown.returncode, shown.stdout.splitlines()[0]) == (69, "status: failed"), shown
+            until("ready", lambda: watched.ready().startswith("503 failed"))
+            assert "store: failed: commits fail (store.unavailable)" in watched.ready()
+            assert "audit: failed: the store cannot commit" in watched.ready()
+            until("alert", lambda: watched.alert("store_failing") == 1 and watched.alert("audit_refusing") == 1)
+            assert watched.told("alert.raised", alert="store_failing", severity="page")
+            until("log", lambda: watched.told("health.changed", status="failed"))
+            assert "the disk has not answered for 1 seconds" in daemon.log
+        finally:
+            flag.unlink()
+        until("works", lambda: code_of(client.random.bytes) == "ok")
+        until("well", lambda: watched.ready().startswith("200"))
+        until("cleared", lambda: watched.told("alert.cleared", alert="store_failing"))
