@@ -49,9 +49,9 @@ class Daemon:
     The first start makes a token and root keys, so the folder is used twice: the second start is the one timed.
     """
 
-    def __init__(self, folder: Path, workers: int, stack: ExitStack, *, plain: bool = False) -> None:
-        """`plain`: with buffers in ordinary memory (bench.plain_openkd)."""
-        self._plain = plain
+    def __init__(self, folder: Path, workers: int, stack: ExitStack, *, instead: str = "") -> None:
+        """`instead`: the module to run, where it is a daemon changed for a comparison (bench.plain_openkd)."""
+        self._instead = instead
         self.folder = folder
         self.socket = folder / "openkd.sock"
         self.workers = workers
@@ -76,8 +76,8 @@ class Daemon:
     def _start(self, stack: ExitStack) -> subprocess.Popen[str]:
         command = [program(), "--dev", str(self.folder), "--workers", str(self.workers)]
         environment = None
-        if self._plain:
-            command[:1] = [sys.executable, "-m", "bench.plain_openkd"]
+        if self._instead:
+            command[:1] = [sys.executable, "-m", self._instead]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join([_CHECKOUT, os.environ.get("PYTHONPATH", "")])}
         log = stack.enter_context((self.folder.parent / f"{self.folder.name}.log").open("a", encoding="utf-8"))
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)

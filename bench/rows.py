@@ -13,6 +13,7 @@ from bench.idle import idle_connections, start
 from bench.locked import locked_memory
 from bench.result import Result, at_least, at_most, missing
 from bench.stage import Stage
+from bench.watched import watched
 
 BATCH: Final = 16
 PARSEC_TUNED: Final = 939
@@ -186,6 +187,7 @@ ROWS: Final[dict[str, Callable[[Stage], Sequence[Result]]]] = {
     "secret": secret_get,
     "audit": audit,
     "refusal": refusal,
+    "watched": watched,
     "idle": idle_connections,
     "locked": locked_memory,
     "start": start,

@@ -56,16 +56,25 @@ class Stage:
 
     def plain_daemon(self) -> Daemon:
         """As `daemon_in_memory` (or on the disk, where there is no such place), with buffers in ordinary memory."""
-        if "plain" not in self._daemons:
-            folder = (self.memory or self.folder) / "plain"
-            folder.mkdir(mode=0o700)
-            self._daemons["plain"] = Daemon(folder, 1, self._stack, plain=True)
-        return self._daemons["plain"]
+        return self._daemon("plain", self.memory or self.folder, 1, "bench.plain_openkd")
 
-    def _daemon(self, name: str, folder: Path, workers: int) -> Daemon:
+    def silent_daemon(self) -> Daemon:
+        """As `daemon_in_memory`, but it counts, logs and watches nothing."""
+        return self._daemon("silent", self.memory or self.folder, 1, "bench.silent_openkd")
+
+    def scraped_daemon(self) -> Daemon:
+        """As `daemon_in_memory`, with a metrics door at `metrics.sock` in its folder."""
+        place = (self.memory or self.folder) / "scraped"
+        settings = place / "conf.d"
+        if not settings.exists():
+            settings.mkdir(mode=0o700, parents=True)
+            (settings / "metrics.toml").write_text(f'[metrics]\nsocket = "{place / "metrics.sock"}"\n')
+        return self._daemon("scraped", place.parent, 1)
+
+    def _daemon(self, name: str, folder: Path, workers: int, instead: str = "") -> Daemon:
         if name not in self._daemons:
-            (folder / name).mkdir(mode=0o700)
-            self._daemons[name] = Daemon(folder / name, workers, self._stack)
+            (folder / name).mkdir(mode=0o700, exist_ok=True)
+            self._daemons[name] = Daemon(folder / name, workers, self._stack, instead=instead)
         return self._daemons[name]
 
     def echo(self, name: str, frame: bytes, *, depth: int, reads: bool = False) -> float:

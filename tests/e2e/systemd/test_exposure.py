@@ -21,10 +21,10 @@ def test_exposure(name: str) -> None:
     assert float(level[1]) <= MOST, result.stdout
 
 
-@pytest.mark.parametrize("name", ["openkd.service", "openk-hsm@.service", "openkd.socket"])
+@pytest.mark.parametrize("name", ["openkd.service", "openk-hsm@.service", "openkd.socket", "openk-alerts.service"])
 def test_units_parse_without_a_complaint(name: str, tmp_path: Path) -> None:
     """`systemd-analyze verify` warns of unknown keys and bad values; only the programs' places are replaced."""
-    for unit in ("openkd.service", "openk-hsm@.service", "openkd.socket"):
+    for unit in ("openkd.service", "openk-hsm@.service", "openkd.socket", "openk-alerts.service"):
         (tmp_path / unit).write_text((UNITS / unit).read_text().replace("/opt/openk/bin/", "/bin/true "))
     target = name.replace("@", "@main")
     result = subprocess.run(

@@ -86,11 +86,7 @@ class Watched:
 
     def lines(self, event: str) -> list[dict[str, object]]:
         """Of the daemon's log."""
-        found: list[dict[str, object]] = []
-        for line in self.daemon.log.splitlines():
-            if f'"event": "{event}"' in line:
-                found.append(json.loads(line))
-        return found
+        return [json.loads(line) for line in self.daemon.log.splitlines() if f'"event": "{event}"' in line]
 
     def told(self, event: str, **facts: str) -> bool:
         return any(all(line.get(name) == value for name, value in facts.items()) for line in self.lines(event))

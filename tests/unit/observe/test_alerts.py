@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from math import nan
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from openk_daemon.observe.alerts import RULES, Alerts, Change, Event, Rule, Severity, changed
+from openk_daemon.observe.history import BYTES
 from openk_daemon.observe.signals import NAMES
 
 HIGH = Rule("hot", "heat", Severity.PAGE, 10, 5, 3, "it is {value:g} hot")
@@ -96,3 +98,13 @@ def test_only_so_many_events_are_remembered() -> None:
         alerts.feed({"water": number % 2}, 1.0 + number, 0.0)
     assert (len(alerts.events), alerts.last) == (256, 400)
     assert [event.number for event in alerts.after(398)] == [399, 400]
+
+
+def test_operations_tell_each_rule_as_it_is() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    for rule in RULES:
+        sign = "≤" if rule.below else "≥"
+        row = f"| `{rule.name}` | {rule.severity} | `{rule.signal}` | {sign} {rule.raise_at:g} | {rule.clear_at:g} |"
+        assert f"{row} {rule.for_seconds:g} s |\n" in page, rule.name
+    assert f"keeps {len(NAMES)} signals" in page
+    assert f"{len(NAMES) * BYTES / 1e6:.1f} MB of its memory" in page
