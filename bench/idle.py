@@ -78,12 +78,14 @@ def start(stage: Stage) -> list[Result]:
         daemon = Daemon(folder, 1, stack)
         time.sleep(1)
         usage = daemon.usage()
-    total = sum(one.resident for one in usage)
-    parts = " + ".join(f"{one.resident / 1e6:.0f}" for one in usage)
+    monitor, *counted = usage
+    total = sum(one.resident for one in counted)
+    parts = " + ".join(f"{one.resident / 1e6:.0f}" for one in counted)
     ready = (f"{daemon.ready_seconds:.2f} s", "-", "≤ 1 s")
     memory = (f"{total / 1e6:.0f} MB = {parts}", "-", "≤ 120 MB")
-    names = ", ".join(one.name for one in usage)
+    names = ", ".join(one.name for one in counted)
+    note = f"Processes: {names}. The monitor's {monitor.resident / 1e6:.0f} MB are not in it: systemd has its part."
     return [
         at_most("start.ready", "from start to ready", daemon.ready_seconds, 1.0, ready),
-        at_most("start.memory", "RSS of daemon and one worker", total, 120e6, memory, f"Processes: {names}."),
+        at_most("start.memory", "RSS of daemon and one worker", total, 120e6, memory, note),
     ]
