@@ -42,7 +42,7 @@ class Health(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     disk_free_share: Annotated[
         float,
         Meta(ge=0, le=1, description="Degraded when less of the disk that holds the state is free."),
-    ] = 0.1
+    ] = 0.02
     clock_step_seconds: Annotated[
         float,
         Meta(
@@ -59,14 +59,16 @@ class Health(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Threshold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One alert's own numbers, where they differ from the built-in ones: docs/operations.md has those, and the names."""
+    """One alert's own numbers, where they differ from the built-in ones: docs/operations.md has them all."""
 
     enabled: Annotated[bool, Meta(description="Whether it is raised at all.")] = True
     raise_at: Annotated[float | None, Meta(description="Raised when the signal reaches this.")] = None
     clear_at: Annotated[
         float | None, Meta(description="Cleared when it is back at this: not on the other side of raise_at.")
     ] = None
-    for_seconds: Annotated[float | None, Meta(description="For so long it must have been so before it is raised.")] = None
+    for_seconds: Annotated[
+        float | None, Meta(description="For so long it must have been so before it is raised.")
+    ] = None
 
 
 class Alerts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

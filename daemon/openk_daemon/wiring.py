@@ -158,7 +158,7 @@ def alert_rules(config: Config) -> tuple[Rule, ...]:
     health, unsigned = config.health, config.audit.checkpoint_entries
     usual = {
         "audit_unsigned": (LAG_DEGRADED * unsigned, unsigned),
-        "disk_low": (health.disk_free_share, min(1.0, 1.2 * health.disk_free_share)),
+        "disk_low": (health.disk_free_share, min(1.0, 1.5 * health.disk_free_share)),
         "hsm_slow": (health.probe_limit_seconds, health.probe_limit_seconds / 2),
         "clock_step": (health.clock_step_seconds, health.clock_step_seconds / 2),
         "memory_high": (MEMORY_DEGRADED, 0.75 * MEMORY_DEGRADED),
@@ -307,6 +307,7 @@ class Daemon:
             decisions=lambda: self.engine.remembered,
             log_dropped=lambda: self.log.dropped,
             checkpoint_entries=self.config.audit.checkpoint_entries,
+            evaluated=lambda: self.engine.evaluated,
         )
 
     def _watching(self, ground: Ground, sources: Sources) -> Watching:

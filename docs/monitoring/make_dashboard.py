@@ -80,6 +80,15 @@ ROWS: Final[dict[str, tuple[Shown, ...]]] = {
         Shown("Queue", "Operations that wait, and that are at a worker.", "short", {
             "waiting {{lane}}": f"openk_hsm_queued{{{WHERE}}}", "in flight {{lane}}": f"openk_hsm_in_flight{{{WHERE}}}",
         }),
+        Shown("Batch size", "Operations a worker gets at once: the mean.", "short", {
+            "{{lane}}": f"rate(openk_hsm_operations_total{{{WHERE}}}[{RATE}]) / rate(openk_hsm_batches_total{{{WHERE}}}[{RATE}])",
+        }),
+        Shown("Sessions", "Keys that workers' sessions hold, and workers.", "short", {
+            "keys {{lane}}": f"openk_hsm_loaded_keys{{{WHERE}}}", "workers {{lane}}": f"openk_hsm_workers{{{WHERE}}}",
+        }),
+        Shown("Policy", "Decisions that had to be made, a second: the others were remembered.", "reqps", {
+            "made": f"sum(rate(openk_policy_evaluated_total{{{WHERE}}}[{RATE}]))",
+        }),
         Shown("Trouble", "A second: workers replaced, operations given up or refused.", "short", {
             "restarts {{lane}}": f"rate(openk_hsm_restarts_total{{{WHERE}}}[{RATE}])",
             "timed out {{lane}}": f"rate(openk_hsm_timed_out_total{{{WHERE}}}[{RATE}])",

@@ -101,6 +101,9 @@ class Condition(Calls):
             rejected=self._rejected + self._quarantine.refused,
             trips=self._trips,
             refusals=self._refusals,
+            batches=self._dealer.batches,
+            operations=self._dealer.operations,
+            loaded=sum(link.loaded for link in self._links),
         )
 
     @property

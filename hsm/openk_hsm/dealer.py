@@ -25,6 +25,8 @@ class Dealer:
         self._waiting = waiting
         self._links = links
         self._limits = limits
+        self.batches = self.operations = 0
+        """Sent since the start; one after the other they are how well work is batched."""
         self._kept_alive = monotonic()
         self._queue, self._again, self._cold = waiting.queue, waiting.again, waiting.cold
         self._alone: dict[Link, Operation | Cold] = {}  # what is done again there, with nothing else in flight
@@ -105,7 +107,10 @@ class Dealer:
             return True
         if not self._queue.count:
             return False
-        if link.send_batch(self._queue, monotonic()):
+        sent = link.send_batch(self._queue, monotonic())
+        if sent:
+            self.batches += 1
+            self.operations += sent
             return True
         if link.idle:  # not even the whole region holds it
             operation = self._queue.pop()

@@ -164,6 +164,9 @@ class GroupLane(Calls):
             rejected=sum(health.rejected for health in each),
             trips=sum(health.trips for health in each),
             refusals=sum(health.refusals for health in each),
+            batches=sum(health.batches for health in each),
+            operations=sum(health.operations for health in each),
+            loaded=sum(health.loaded for health in each),
         )
 
     @property

@@ -103,6 +103,11 @@ class Link:
         return bool(self._free) and not self._backlog
 
     @property
+    def loaded(self) -> int:
+        """Keys that the worker's session holds."""
+        return len(self._loaded)
+
+    @property
     def idle(self) -> bool:
         return not self.batches and not self.cold
 

@@ -250,7 +250,8 @@ class LaneHealth:
     requests are refused at once. Counts since the start: `restarts` of workers; operations `replayed`, `quarantined`
     (workers died under them), `timed_out`, refused because of full queues (`busy`) or because the breaker was open or
     such an operation was quarantined (`rejected`); `trips`: how often the breaker opened; `refusals`: workers that connected and could not
-    serve, because of device, token or PIN."""
+    serve, because of device, token or PIN; `batches` of hot operations sent to workers, and the `operations` in them. Now: keys `loaded` in
+    workers' sessions."""
 
     name: str
     state: LaneState
@@ -267,6 +268,9 @@ class LaneHealth:
     rejected: int = 0
     trips: int = 0
     refusals: int = 0
+    batches: int = 0
+    operations: int = 0
+    loaded: int = 0
 
 
 class Lane(Protocol):

@@ -64,7 +64,7 @@ RULES: Final = (
     Rule("audit_unsigned", "audit_unsigned", _T, 16_384, 4_096, 30, "{value:g} audit entries wait to be signed"),
     Rule("store_failing", "store_failing", _P, 1, 0, 2, "the disk under the store fails or does not answer"),
     Rule("commit_slow", "commit_p99_seconds", _T, 0.25, 0.125, 60, "commits take {value:.3g} s: the disk is slow"),
-    Rule("disk_low", "disk_free_share", _T, 0.1, 0.12, 10, "{value:.1%} of the state's disk is free", below=True),
+    Rule("disk_low", "disk_free_share", _T, 0.02, 0.03, 10, "{value:.1%} of the state's disk is free", below=True),
     Rule("memory_high", "locked_memory_share", _T, 0.8, 0.6, 10, "{value:.0%} of the locked memory is in use"),
     Rule("descriptors_high", "descriptors_share", _T, 0.8, 0.7, 10, "{value:.0%} of the file descriptors are in use"),
     Rule("errors", "failed_share", _P, 0.05, 0.01, 30, "{value:.1%} of the requests fail, not by their callers' fault"),

@@ -20,6 +20,8 @@ LAG_DEGRADED: Final = 4
 _UP: Final = "up"
 _ODD: Final = "diverged"
 _PASSING: Final = ("starting", "restarting")
+_SHUT: Final = ("down", "latched", "diverged", "sealed")
+"""Requests are refused at once."""
 
 
 class LaneReading(Protocol):
@@ -51,6 +53,12 @@ class LaneReading(Protocol):
     def trips(self) -> int: ...
     @property
     def refusals(self) -> int: ...
+    @property
+    def batches(self) -> int: ...
+    @property
+    def operations(self) -> int: ...
+    @property
+    def loaded(self) -> int: ...
 
 
 class MemoryReading(Protocol):
@@ -92,6 +100,8 @@ class Sources:
     """Policy decisions remembered now."""
     log_dropped: Callable[[], int]
     checkpoint_entries: int = 4096
+    evaluated: Callable[[], int] = int
+    """Policy decisions that were not remembered, since the start."""
 
 
 def watch_standard(metrics: Metrics, sources: Sources) -> None:
@@ -109,6 +119,7 @@ def watch_standard(metrics: Metrics, sources: Sources) -> None:
     metrics.watch("audit_refusing", "1 while nothing is admitted.", lambda: int(audit().refusing is not None))
     metrics.watch("store_queued", "Units that wait for the next group commit.", sources.store_queued)
     metrics.watch("policy_decisions", "Decisions remembered.", sources.decisions)
+    metrics.watch("policy_evaluated_total", "Decisions that were not remembered.", sources.evaluated, Kind.COUNTER)
     metrics.watch("log_dropped_total", "Log lines nobody took.", sources.log_dropped, Kind.COUNTER)
 
 
@@ -123,6 +134,8 @@ def _watch_lanes(metrics: Metrics, lanes: Callable[[], Sequence[LaneReading]]) -
     restarts, replayed = each(lambda lane: lane.restarts), each(lambda lane: lane.replayed)
     metrics.watch("hsm_restarts_total", "Workers that were replaced.", restarts, Kind.COUNTER)
     metrics.watch("hsm_replayed_total", "Operations done again after a worker's death.", replayed, Kind.COUNTER)
+    metrics.watch("hsm_loaded_keys", "Keys that workers' sessions hold.", each(lambda lane: lane.loaded))
+    metrics.watch("hsm_breaker_open", "1 while requests are refused at once.", each(lambda lane: lane.state in _SHUT))
     metrics.watch("hsm_diverged", "1 while its root keys are not its group's.", each(lambda lane: lane.state == _ODD))
     counted: tuple[tuple[str, str, Callable[[LaneReading], float]], ...] = (
         ("hsm_quarantined_total", "Operations given up because workers died under them.", lambda one: one.quarantined),
@@ -130,6 +143,8 @@ def _watch_lanes(metrics: Metrics, lanes: Callable[[], Sequence[LaneReading]]) -
         ("hsm_busy_total", "Operations refused because too many waited.", lambda one: one.busy),
         ("hsm_rejected_total", "Operations refused while down or in quarantine.", lambda one: one.rejected),
         ("hsm_breaker_opened_total", "Times the breaker opened.", lambda one: one.trips),
+        ("hsm_batches_total", "Batches of operations sent to workers.", lambda one: one.batches),
+        ("hsm_operations_total", "Operations in those batches.", lambda one: one.operations),
         ("hsm_refusals_total", "Workers that could not serve: device, token or PIN.", lambda one: one.refusals),
     )
     for name, text, read in counted:

@@ -54,6 +54,8 @@ class Engine:
         self._callers: dict[Caller, _Table] = {}
         self._held: list[Caller] = []
         self._remembered = 0
+        self.evaluated = 0
+        """Decisions that were not in memory, since the start: for metrics."""
         first = self.prepare()
         self._set, self._epoch = first.set, first.epoch
 
@@ -98,6 +100,7 @@ class Engine:
         if decision is None:
             decision = table[key] = self._set.judge.decide(caller, action, resource)
             self._remembered += 1
+            self.evaluated += 1
         return decision
 
     def _forget(self) -> None:

@@ -25,6 +25,15 @@ class Lane:
     in_flight: int = 4
     restarts: int = 5
     replayed: int = 6
+    quarantined: int = 0
+    timed_out: int = 0
+    busy: int = 0
+    rejected: int = 0
+    trips: int = 1
+    refusals: int = 0
+    batches: int = 10
+    operations: int = 40
+    loaded: int = 3
 
 
 @dataclass(frozen=True)
@@ -67,12 +76,13 @@ def test_every_number_is_exposed() -> None:
         "hsm_up", "hsm_workers", "hsm_queued", "hsm_in_flight", "hsm_restarts_total", "hsm_replayed_total",
         "locked_memory_capacity_bytes", "locked_memory_bytes", "locked_memory_peak_bytes", "locked_memory_refusals_total",
         "locked_memory_waits_total", "audit_entries", "audit_unsigned", "audit_refusing", "store_queued", "policy_decisions",
-        "log_dropped_total",
+        "log_dropped_total", "hsm_batches_total", "hsm_operations_total", "hsm_loaded_keys", "hsm_breaker_open", "policy_evaluated_total",
     )} == {
         "hsm_up": 1, "hsm_workers": 2, "hsm_queued": 3, "hsm_in_flight": 4, "hsm_restarts_total": 5, "hsm_replayed_total": 6,
         "locked_memory_capacity_bytes": 1000, "locked_memory_bytes": 100, "locked_memory_peak_bytes": 500,
         "locked_memory_refusals_total": 1, "locked_memory_waits_total": 2, "audit_entries": 100, "audit_unsigned": 10,
         "audit_refusing": 0, "store_queued": 7, "policy_decisions": 8, "log_dropped_total": 9,
+        "hsm_batches_total": 10, "hsm_operations_total": 40, "hsm_loaded_keys": 3, "hsm_breaker_open": 0, "policy_evaluated_total": 0,
     }  # fmt: skip
 
 
