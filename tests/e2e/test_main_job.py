@@ -57,6 +57,9 @@ def _system(client: openk.Client) -> None:
     assert isinstance(hsm, dict)
     assert hsm["label"] == "openk-dev"
     assert "openk_requests_total{" in client.system.metrics()
+    assert any(setting.key == "log.level" for setting in client.system.config())
+    assert client.system.config_changes().changes == []
+    assert "requests" in client.system.log_level()
     assert client.system.history(signal="health").signals[0].now == 0
     assert {alert.alert for alert in client.system.alerts().alerts} > {"hsm_down", "audit_refusing"}
     first, second = client.random.bytes(64), client.random.bytes(64)
