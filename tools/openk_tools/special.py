@@ -35,6 +35,7 @@ def _leaf(name: str, callback: Callable[..., object], text: str, *params: click.
 def _health() -> Leaf:
     def health(context: click.Context) -> None:
         settings = context.ensure_object(Settings)
+        answer: Answer
         with Session(settings) as session:
             try:
                 answer = session.call("system.health", {})

@@ -92,7 +92,9 @@ def script(folder: Path, text: str) -> str:
 def test_each_event_is_told_once_to_the_hook_and_over_a_restart(tmp_path: Path) -> None:
     out = tmp_path / "told"
     hook = script(tmp_path, f'{{ cat; echo " $OPENK_ALERT $OPENK_ALERT_STATE $#"; env | grep -c SECRET; }} >> {out}')
-    events = [{"number": 2, "alert": "sealed", "severity": "page", "raised": True, "at": 5, "value": 1_000_000, "text": "t"}]
+    events = [
+        {"number": 2, "alert": "sealed", "severity": "page", "raised": True, "at": 5, "value": 1_000_000, "text": "t"}
+    ]
     begun = ANSWERS["system.alerts"]
     assert callable(begun)
     answers = iter([
@@ -143,7 +145,15 @@ def test_a_hook_that_fails_or_hangs_changes_nothing(
 
 def test_top_once(daemon: FakeDaemon) -> None:
     shown = openk(daemon, "top", "--once", "--interval", "0.2").out.decode()
-    for words in ("openkd 9.9", "up 2 h 1 min", "degraded", "ALERT hsm_down", "disk degraded: little is free", "key.sign", "main"):
+    for words in (
+        "openkd 9.9",
+        "up 2 h 1 min",
+        "degraded",
+        "ALERT hsm_down",
+        "disk degraded: little is free",
+        "key.sign",
+        "main",
+    ):
         assert words in shown
     assert openk(daemon, "top").out.decode().count("openk top") == 1  # no terminal: once
 
@@ -159,7 +169,9 @@ def test_top_on_a_terminal_redraws_and_leaves_it_as_it_was(daemon: FakeDaemon) -
     before = termios.tcgetattr(theirs)
     command = [sys.executable, "-m", "openk_tools.cli", "--socket", str(daemon.path), "top", "--interval", "0.2"]
     environment = {**os.environ, "TERM": "xterm-256color"}
-    child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True)
+    child = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+    )
     try:
         seen = _read(ours, until=lambda: len(daemon.asked("system.metrics")) > 2)
         os.write(ours, b"q")
@@ -211,5 +223,15 @@ def test_a_sparkline_fills_its_width_and_shows_the_greatest(values: list[float |
 
 
 def test_numbers_as_people_read_them() -> None:
-    assert [seconds(value) for value in (None, float("inf"), 2.5, 0.0123, 0.000061)] == ["-", "> 16 s", "2.5 s", "12.3 ms", "61 µs"]
-    assert [shown(1.5 * (1 << 20), "B"), shown(20_000, "1/s"), shown(0.25, "", "cpu_share")] == ["1.5 MiB", "20k/s", "25.0%"]
+    assert [seconds(value) for value in (None, float("inf"), 2.5, 0.0123, 0.000061)] == [
+        "-",
+        "> 16 s",
+        "2.5 s",
+        "12.3 ms",
+        "61 µs",
+    ]
+    assert [shown(1.5 * (1 << 20), "B"), shown(20_000, "1/s"), shown(0.25, "", "cpu_share")] == [
+        "1.5 MiB",
+        "20k/s",
+        "25.0%",
+    ]
