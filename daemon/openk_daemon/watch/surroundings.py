@@ -57,8 +57,9 @@ class Disk:
             found, self.policies_changed_at = await trio.to_thread.run_sync(
                 self._ask, abandon_on_cancel=True, limiter=self._limiter
             )
-        except OSError as error:
-            self._error = f"the disk that holds the state cannot be asked: {error.strerror}"
+        except (OSError, RuntimeError) as error:  # no thread can be had
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            self._error = f"the disk that holds the state cannot be asked: {why}"
         else:
             self._error = ""
             self.free_bytes = found.f_bavail * found.f_frsize

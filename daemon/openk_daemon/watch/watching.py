@@ -102,10 +102,17 @@ class Watching:
             nursery.start_soon(self._probes.run)
             nursery.start_soon(self._disk.run)
             while True:
-                self._clock.look()
-                self.watcher.tick(time.monotonic(), time.time())
-                self._say()
+                self.look()
                 await trio.sleep(TICK)
+
+    def look(self) -> None:
+        """Once a second. What breaks here is told, and stops neither watching nor the daemon."""
+        try:
+            self._clock.look()
+            self.watcher.tick(time.monotonic(), time.time())
+            self._say()
+        except Exception as error:  # noqa: BLE001 - whoever only looks on must not bring down whom it looks at
+            self._log.error("watch.failed", error)
 
     def close(self) -> None:
         """Nobody waits for an alert any more."""

@@ -18,17 +18,19 @@ from openk_daemon.config_watch import Threshold
 from openk_daemon.handlers.watch import WatchHandlers
 from openk_daemon.hsms import Device
 from openk_daemon.observe.alerts import Alerts, Rule, Severity
-from openk_daemon.observe.health import OK, Finding, State
+from openk_daemon.observe.health import OK, Finding, Health, State
 from openk_daemon.observe.log import Category, Level, Log, Sink
 from openk_daemon.observe.metrics import Metrics
+from openk_daemon.observe.notify import ServiceManager
 from openk_daemon.observe.signals import Signals
+from openk_daemon.observe.standard import Sources
 from openk_daemon.refusal import Refusal
 from openk_daemon.watch import probe as probing
 from openk_daemon.watch import surroundings
 from openk_daemon.watch.probe import Probe, Probes
 from openk_daemon.watch.surroundings import Disk, PolicyAge, WallClock
 from openk_daemon.watch.watcher import WAITERS, Watcher
-from openk_daemon.watch.watching import rules_of
+from openk_daemon.watch.watching import Parts, Posts, Voices, Watching, rules_of
 from openk_hsm.errors import TimedOut
 from openk_hsm.inline import InlineLane
 from openk_hsm.pending import Pending, drive
@@ -290,3 +292,16 @@ def test_handlers_tell_in_millionths(tmp_path: Path) -> None:
 )
 def test_rules_as_configured(config: AlertConfig, check: Callable[[dict[str, Rule]], bool]) -> None:
     assert check({rule.name: rule for rule in rules_of(config, {"disk_low": (0.3, 0.4)})})
+
+
+async def test_what_breaks_while_looking_is_told_and_stops_nothing(bench: Bench, tmp_path: Path) -> None:
+    def broken() -> int:
+        raise ZeroDivisionError
+
+    read = Sources(list, broken, broken, broken, lambda: None, broken, broken)  # type: ignore[arg-type]
+    parts = Parts(broken, broken, lambda: False, broken, 1)
+    disk = Disk(tmp_path, tmp_path, 0.0)
+    posts = Posts(bench.probes, disk, WallClock(2.0), PolicyAge(disk, 0.0, 0.0, lambda: 1))
+    watching = Watching(Metrics(), Health(), read, parts, posts, Voices(Alerts([HEAT]), bench.log, ServiceManager({})))
+    watching.look()
+    assert '"event": "watch.failed"' in bench.log_file.read_text()
