@@ -18,7 +18,6 @@ from openk_daemon.observe.exposition import Exemplar, Family, Kind, Sample
 from openk_daemon.observe.health import Finding, Report, State
 from openk_daemon.serve import listen, listen_tcp
 
-
 UP = Family(
     "up", "It is up.", Kind.HISTOGRAM,
     [Sample("_bucket", (("le", "+Inf"),), 1, Exemplar("1f-2", 0.5, 7.0)), Sample("_sum", (), 0.5), Sample("_count", (), 1)],
