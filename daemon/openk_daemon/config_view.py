@@ -100,7 +100,10 @@ def _plain(value: object) -> Shown:
 
 def _live(type_: object) -> bool:
     described = inspect.type_info(type_)
-    return isinstance(described, inspect.Metadata) and bool((described.extra or {}).get("live"))
+    if not isinstance(described, inspect.Metadata):
+        return False
+    extra = cast("Mapping[str, object]", described.extra or {})  # pyright: ignore[reportUnknownMemberType]  # msgspec: dict
+    return bool(extra.get("live"))
 
 
 def _hints(type_: type[msgspec.Struct]) -> dict[str, object]:

@@ -30,9 +30,9 @@ MECHANISM_COST: Final[tuple[int, ...]] = tuple(
     else 180 if number == Mechanism.EDDSA
     else 45 if number == Mechanism.ECDSA
     else _SYMMETRIC
-    for number in range(max(Mechanism) + 1)
+    for number in range(256)
 )  # fmt: skip
-"""By mechanism number alone: what a worker knows of a descriptor."""
+"""By mechanism number alone: what a worker knows of a descriptor. For every number that a byte can hold."""
 
 
 def cost_of(operation: Operation) -> int:

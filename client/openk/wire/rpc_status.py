@@ -64,8 +64,9 @@ def status_json(
     details: Mapping[str, Detail] | None = None,
 ) -> dict[str, object]:
     """The ProtoJSON form. `message` and `details` are what goes over the wire: sanitised before."""
+    metadata = _metadata(code, details)
     told: list[dict[str, object]] = [
-        {"@type": TYPES + "ErrorInfo", "reason": reason_of(code), "domain": DOMAIN, "metadata": _metadata(code, details)}
+        {"@type": TYPES + "ErrorInfo", "reason": reason_of(code), "domain": DOMAIN, "metadata": metadata}
     ]
     if retry_after is not None:
         seconds, nanos = _duration(retry_after)

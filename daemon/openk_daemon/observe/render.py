@@ -164,6 +164,7 @@ def plain(facts: Mapping[str, object]) -> dict[str, Shown]:
 
 
 def _by_name(name: str, value: object, depth: int) -> Shown:
-    if isinstance(value, _READABLE) and not isinstance(value, bool) and is_secret(name):
-        return f"<{type(value).__name__} withheld>"
+    kind = type(value)
+    if issubclass(kind, _READABLE) and kind is not bool and is_secret(name):
+        return f"<{kind.__name__} withheld>"
     return show(value, depth)
