@@ -82,6 +82,9 @@ class Pipeline:
             self._log.error("request.failed", error, **told(prepared.fragment, request))
             return await self.refuse(prepared.fragment, Refusal("internal"), request)
         handled, sent = monotonic(), SETTLING.sent
+        for result in outcome.results:
+            if isinstance(result, Refusal):
+                self._note(result, prepared.fragment, request)
         try:
             await self._ledger.commit(_tell(prepared.fragment, request, outcome, batch), outcome.writes)
         except Exception as error:  # noqa: BLE001 - judged in _uncommitted
@@ -100,9 +103,7 @@ class Pipeline:
 
     async def refuse(self, fragment: str, refusal: Refusal, request: str) -> Refusal:
         """Record a refusal. Where even that cannot be recorded, the refusal is audit.unavailable."""
-        if refusal.__cause__ is not None and refusal.code.name.partition(".")[0] in _OURS:
-            self._log.warning("request.refused", refusal, code=refusal.code.name, **told(fragment, request))
-        refusal.__cause__ = refusal.__context__ = refusal.__traceback__ = None  # their frames hold views of the request
+        self._note(refusal, fragment, request)
         try:
             await self._ledger.commit(f'{{"request":"{request}",{fragment},"outcome":"{refusal.code.name}"}}')
         except Exception as error:  # noqa: BLE001 - whatever stops the log stops the daemon from admitting
@@ -112,6 +113,12 @@ class Pipeline:
         if self._log.debugging:
             self._log.debug("request.refused", code=refusal.code.name, **told(fragment, request))
         return refusal
+
+    def _note(self, refusal: Refusal, fragment: str, request: str) -> None:
+        """Log what lies behind a refusal, once, and let it go: its frames hold views of the request."""
+        if refusal.__cause__ is not None and refusal.code.name.partition(".")[0] in _OURS:
+            self._log.warning("request.refused", refusal, code=refusal.code.name, **told(fragment, request))
+        refusal.__cause__ = refusal.__context__ = refusal.__traceback__ = None
 
     def _time(self, prepared: Prepared, request: str, marks: tuple[float, float, float, float], code: str) -> None:
         """Tell of a request that was slow, and where its time went: `marks` are when it began, was decided, went to

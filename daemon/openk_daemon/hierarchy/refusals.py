@@ -19,7 +19,13 @@ _UNFIT = "the input does not fit the algorithm, or with its answer exceeds what 
 
 
 def refuse(error: Below) -> Refusal:
-    """The refusal a client sees. Codes are the errors' own; their texts stay in the log."""
+    """The refusal a client sees. Codes are the errors' own; their texts stay in the log, for which it is the cause."""
+    refusal = _translate(error)
+    refusal.__cause__ = error
+    return refusal
+
+
+def _translate(error: Below) -> Refusal:
     if isinstance(error, InvalidInput):
         return Refusal(error.code, _UNFIT)
     if isinstance(error, HsmError):

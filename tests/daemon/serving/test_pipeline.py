@@ -8,6 +8,7 @@ import pytest
 
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable, EntryTooLarge
 from openk_daemon.call import After, Call, Handler, Outcome, Sealed
+from openk_daemon.hierarchy.refusals import refuse
 from openk_daemon.pipeline import Pipeline
 from openk_daemon.policy.decision import Decision
 from openk_daemon.refusal import Refusal
@@ -124,6 +125,22 @@ def test_what_lies_behind_a_refusal_goes_to_the_log_and_no_further(bench: Bench)
     assert "HsmError" in bench.logged.text()
     assert request.refusal.__cause__ is None
     assert request.refusal.__traceback__ is None
+
+
+def test_what_lies_behind_one_item_goes_to_the_log_and_no_further(bench: Bench) -> None:
+    async def handle(_call: Call) -> Outcome:
+        try:
+            raise HsmError("what the device said", device="CKR_FUNCTION_FAILED")
+        except HsmError as error:
+            return Outcome((refuse(error),))
+
+    request = answer(bench.pipeline, prepared("key.decrypt", handle))
+    assert isinstance(request.results, tuple)
+    (refusal,) = request.results
+    assert refusal.code.name == "hsm.refused"
+    assert bench.logged.text().count("CKR_FUNCTION_FAILED") == 1
+    assert refusal.__cause__ is None
+    assert refusal.__traceback__ is None
 
 
 @pytest.mark.parametrize("error", [AuditUnavailable(CANARY), AuditDamaged(CANARY)])
