@@ -1,0 +1,10 @@
+"""For all groups."""
+
+from __future__ import annotations
+
+import signal
+
+# Whoever starts tests in the background of a shell has them ignore SIGINT, and their children with them: then those
+# tests which interrupt a child would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
