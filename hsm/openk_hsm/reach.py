@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from openk_hsm.pin import PinSource
+from openk_hsm.pkcs11 import softhsm
 from openk_hsm.uri import HsmUri
 from openk_memory import landlock
 from openk_memory.landlock import Confinement
 
-_SOFTHSM: Final = "libsofthsm2.so"
-_FOLDER_OF_TOKENS: Final = "directories.tokendir"
 _LIBRARIES: Final = (
     *("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/ssl/openssl.cnf"),
     *("/etc/localtime", "/usr/share/zoneinfo", "/dev/urandom", "/dev/null", "/dev/zero"),
@@ -70,34 +69,13 @@ def _known(uri: HsmUri) -> Named | None:
         return Named(write=[Path(state).parent] if state else [])
     if uri.scheme == "yubihsm":
         return _USB if "usb" in uri.path else Named(read=_RESOLVER, connect=[int(uri.path["port"])])
-    if uri.scheme != "pkcs11" or Path(uri.module).name != _SOFTHSM:
+    if uri.scheme != "pkcs11" or Path(uri.module).name != softhsm.MODULE:
         return None
-    configuration = softhsm_configuration()
-    folder = _token_folder(configuration)
+    configuration = softhsm.configuration()
+    folder = softhsm.token_folder(configuration)
     if folder is None:
         return None
     return Named(read=[Path(uri.module).parent, configuration], write=[folder])
-
-
-def softhsm_configuration() -> Path:
-    """As SoftHSM2 looks for it (softhsm2.conf(5))."""
-    given = os.environ.get("SOFTHSM2_CONF")
-    if given:
-        return Path(given)
-    own = Path(os.environ.get("HOME", "/nonexistent"), ".config/softhsm2/softhsm2.conf")
-    return own if own.exists() else Path("/etc/softhsm/softhsm2.conf")
-
-
-def _token_folder(configuration: Path) -> Path | None:
-    try:
-        lines = configuration.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        name, _, value = line.partition("=")
-        if name.strip() == _FOLDER_OF_TOKENS:
-            return Path(value.strip())
-    return None
 
 
 def _interpreter() -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from openk_hsm.reach import softhsm_configuration
+from openk_hsm.pkcs11.softhsm import configuration
 from tests.support.child import check_child
 from tests.support.daemon import RunningDaemon, copy_template, running_daemon, template
 from tests.support.tokens import MODULE, URI
@@ -109,7 +109,7 @@ def test_a_worker_reaches_its_token_and_its_module(
     other.mkdir()
     (other / "store").write_text("x")
     monkeypatch.setenv("SOFTHSM2_CONF", str(folder / "softhsm2.conf"))
-    assert softhsm_configuration() == folder / "softhsm2.conf"
+    assert configuration() == folder / "softhsm2.conf"
     lines = check_child(REACH, how, URI, str(folder), str(other)).splitlines()
     found = dict(line.rsplit(" ", 1) for line in lines if line.endswith(("works", "refused")))
     elsewhere = "works" if how == "free" else "refused"

@@ -24,6 +24,7 @@ from openk_hsm.pkcs11.objects import Objects
 from openk_hsm.pkcs11.probe import Capabilities, DataWay, choose_data_way, probe
 from openk_hsm.pkcs11.quirks import quirks_of
 from openk_hsm.pkcs11.sessions import Sessions
+from openk_hsm.pkcs11.softhsm import care_for
 from openk_hsm.seam import (
     AUDIT_KEY,
     ROOT_MAC,
@@ -56,6 +57,8 @@ class Pkcs11Backend:
     def __init__(self, uri: HsmUri, *, roots: bool = True) -> None:
         """`roots` False: for `openk-hsm init`, a token without root keys opens."""
         self._uri = uri
+        self._care = care_for(uri.module)
+        self._is_loaded = False
         self._roots = roots
         self._sessions: Sessions | None = None
         self._hot: Hot | None = None
@@ -64,18 +67,23 @@ class Pkcs11Backend:
 
     def load(self) -> None:
         """Load and initialise the module; it stays for the life of the process. Raises HsmError."""
-        load_module(self._uri.module, self._uri.initialise)
+        with self._care.load():
+            self._module: Module = load_module(self._uri.module, self._uri.initialise)
+        self._is_loaded = True
 
     def log_in(self, pin: Callable[[], memoryview]) -> TokenFound:
         """Load the module, find the token, log in, find out what it does. Raises WrongPin after exactly one try.
         `open` does it when nobody did."""
-        module: Module = load_module(self._uri.module, self._uri.initialise)
+        if not self._is_loaded:
+            self.load()
+        module = self._module
         token = choose_token(list_tokens(self._uri.module), self._uri)
         quirks = quirks_of(token.manufacturer, token.model, token.library_manufacturer, token.library_version)
         mechanisms = frozenset(list_mechanisms(self._uri.module, token.slot))
         sessions = Sessions(module, token, quirks)
         try:
-            sessions.log_in(pin)
+            with self._care.log_in(token.serial):
+                sessions.log_in(pin)
             self._objects = Objects(module, sessions.keeper, quirks)
             self._data: DataWay = choose_data_way(module, sessions.worker, self._objects, mechanisms)
             self._able: Capabilities = probe(self._objects, mechanisms, self._data)
@@ -83,7 +91,7 @@ class Pkcs11Backend:
         except HsmError:
             sessions.close()
             raise
-        self._module, self._token, self._sessions = module, token, sessions
+        self._token, self._sessions = token, sessions
         return token
 
     def open(self, region: memoryview, address: int, pin: Callable[[], memoryview]) -> TokenInfo:  # noqa: ARG002 - the module needs only the address
@@ -222,6 +230,10 @@ class Pkcs11Backend:
 
     def generate_resident(self, spec: KeySpec, label: str, id_: bytes) -> Generated:
         self._require(spec)
+        with self._care.change():
+            return self._generate_resident(spec, label, id_)
+
+    def _generate_resident(self, spec: KeySpec, label: str, id_: bytes) -> Generated:
         if self._objects.keys_named(label, id_):
             raise Untrusted(f"the token has a key named {label!r} already")
         if spec == PAIR:  # the second first: a pair whose first key is there is whole
@@ -242,15 +254,17 @@ class Pkcs11Backend:
         """Put a root key of known value on the token, for development: `known_roots`."""
         if self._sessions is None:
             raise HsmError("the token is not open")
-        known_roots.create(self._module, self._sessions.keeper, root, value)
+        with self._care.change():
+            known_roots.create(self._module, self._sessions.keeper, root, value)
 
     def destroy_resident(self, label: str, id_: bytes) -> bool:
-        found = self._objects.find([*templates.named(label, id_), (ck.CKA_TOKEN, True)])
-        second = self._objects.find([*templates.named(label, id_ + MAC_ID_SUFFIX), (ck.CKA_TOKEN, True)])
-        for handle in found + second:
-            self._objects.destroy(handle)
-            for slot in [slot for slot, key in self._loaded.keys.items() if key[0] == handle]:
-                self.unload(slot)
+        with self._care.change():
+            found = self._objects.find([*templates.named(label, id_), (ck.CKA_TOKEN, True)])
+            second = self._objects.find([*templates.named(label, id_ + MAC_ID_SUFFIX), (ck.CKA_TOKEN, True)])
+            for handle in found + second:
+                self._objects.destroy(handle)
+                for slot in [slot for slot, key in self._loaded.keys.items() if key[0] == handle]:
+                    self.unload(slot)
         return bool(found)
 
     def objects(self) -> Sequence[ObjectInfo]:

@@ -67,6 +67,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
             "2.6.1: CKA_VALUE_LEN of an unwrapped AES or generic secret key reads 0 (measured)",
             "2.6.1: CKA_EC_PARAMS of an Ed25519 key reads as curveName edwards25519 (measured), as v3.0 allows",
             "2.6.1: C_Login in two processes at once answers CKR_GENERAL_ERROR to one of them (measured)",
+            "2.6.1: objects that are overlooked, a token that a login empties: openk_hsm.pkcs11.softhsm (measured)",
         ),
     ),
     Family(
