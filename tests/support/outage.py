@@ -17,7 +17,7 @@ _STATE: Final = struct.Struct("=5I")
 
 def compile_outage(folder: Path) -> Path:
     """The module, built in that folder."""
-    module = folder / "liboutage.so"
+    module = folder / "libsofthsm2.so"  # its name tells openk what care the files behind it need
     command = ["gcc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(module), str(SOURCE), "-ldl"]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     return module
