@@ -225,12 +225,12 @@ async def test_rsa_oaep_opens_with_the_hashes_that_the_token_names(bench: Bench)
     assert named
     for mechanism, chosen in by_mechanism.items():
         sealed = public.encrypt(b"hello", padding.OAEP(padding.MGF1(chosen), chosen, None))
-        operation = Operation(OpCode.DECRYPT, 64, key, mechanism, sealed)
+        operation = Operation(OpCode.DECRYPT, 512, key, mechanism, sealed)
         if mechanism in named:
             assert await run(bench, operation) == b"hello"
-            bad = bytes([sealed[0] ^ 1]) + sealed[1:]
-            with pytest.raises(InvalidCiphertext):
-                await run(bench, Operation(OpCode.DECRYPT, 64, key, mechanism, bad))
+            for bad in (sealed[:-1] + bytes([sealed[-1] ^ 1]), bytes(256), b"\xff" * 256, sealed[:-1], sealed + b"\0"):
+                with pytest.raises(InvalidCiphertext):
+                    await run(bench, Operation(OpCode.DECRYPT, 512, key, mechanism, bad))
         else:
             with pytest.raises(HsmError) as refused:
                 await run(bench, operation)
