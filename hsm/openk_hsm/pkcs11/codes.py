@@ -108,8 +108,8 @@ DOUBTFUL: Final = frozenset({CKR_GENERAL_ERROR, 0x006})
 VENDOR: Final = 0x8000_0000
 """Codes from here are the vendor's own (section 5.1): as doubtful."""
 AMBIGUOUS: Final = frozenset({CKR_GENERAL_ERROR, 0x006, 0x007, 0x020, 0x021})
-"""What tokens answer both for a ciphertext that does not open and for their own trouble, or (0x007: NSS softokn on an RSA
-ciphertext above the modulus) for a wrong call."""
+"""What tokens answer both for a ciphertext that does not open and for their own trouble, or (0x007, NSS softokn on
+an RSA ciphertext above the modulus) for a wrong call."""
 
 BAD_POINT: Final = frozenset({CKR_GENERAL_ERROR, 0x006, 0x013, 0x020, 0x062, 0x070, 0x071, 0x130})
 """What tokens answer to C_DeriveKey for a point that is not on the curve (0x062: NSS softokn), or for trouble."""
