@@ -42,9 +42,9 @@ class PlainPool(Pool):
 
 def main() -> int:
     if "--supervised" in sys.argv:
-        from openk_daemon import wiring  # noqa: PLC0415 - the monitor needs no event loop
+        from openk_daemon.wiring import ground  # noqa: PLC0415 - the monitor needs no event loop
 
-        vars(wiring)["Pool"] = PlainPool
+        vars(ground)["Pool"] = PlainPool
     else:
         python = cli._python  # pyright: ignore[reportPrivateUsage]
         here = [sys.executable, "-sP", "-m", "bench.plain_openkd"]

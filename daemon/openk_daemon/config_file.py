@@ -18,6 +18,8 @@ from openk.wire.methods import METHODS
 from openk_daemon.config_running import Rate
 from openk_daemon.config_sources import Gathered, gather
 from openk_daemon.config_values import SOCKET_PATH_MOST, Config, ConfigError, Hsm, decode
+from openk_daemon.observe.alerts import RULES
+from openk_daemon.thresholds import alert_rule
 
 KINDS: Final = tuple(dict.fromkeys(name.partition(".")[0] + ".*" for name in METHODS))
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -184,6 +186,7 @@ class Reading:
             places[path] = ".".join(key)
         self._check_groups(config)
         self._check_rates(config)
+        self._check_alerts(config)
         for name, hsm in config.hsm.items():
             if "pin-value" in hsm.uri or "pin-source" in hsm.uri:
                 self._mistake(
@@ -197,6 +200,13 @@ class Reading:
                     near = difflib.get_close_matches(method, [*METHODS, *KINDS], 1)
                     hint = f"did you mean {near[0]}?" if near else "see `openk methods`"
                     self._mistake(("rate", name, "methods"), f"there is no method {method!r}: {hint}")
+
+    def _check_alerts(self, config: Config) -> None:
+        for rule in RULES:
+            try:
+                alert_rule(rule, config)
+            except ValueError as error:
+                self._mistake(("alerts", rule.name), str(error))
 
     def _check_groups(self, config: Config) -> None:
         places: dict[str, str] = {}

@@ -88,7 +88,14 @@ what a reload or a restart would change.
 
 `systemctl reload openkd` (SIGHUP) reads all of them again, and the policies. With a mistake in them the daemon goes on
 as it was and says so in its log. Otherwise keys with *reload* in the last column change at once; of any other key that
-changed the log says that it waits for the next start (`config.waits`). Each reload is in the audit log.
+changed the log says that it waits for the next start (`config.waits`), and `openk config diff` keeps saying so. Each
+reload is in the audit log. What waits for a start does so for a reason:
+
+- `state`, `policies`, `user`, sockets, `metrics`: openkd is confined once they are open, and can open no others;
+- `hsm`: which tokens the store belongs to is settled while it opens;
+- `administrators`: who is one is settled when a connection is accepted, and policies were checked with them;
+- locked memory, message sizes, queues, `in_flight`, `cache.keys`, `limits.decisions`: allotted at the start, or
+  promised to clients that are connected.
 
 ## Keys
 

@@ -224,9 +224,10 @@ class Cache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             ge=0.1,
             le=86_400,
             description="Then the key is wiped and unwrapped anew: a stolen memory image is worth that much less.",
+            extra=LIVE,
         ),
     ] = 300.0
-    key_uses: Annotated[int, Meta(ge=1, le=1 << 32, description="Uses before that.")] = 1_000_000
+    key_uses: Annotated[int, Meta(ge=1, le=1 << 32, description="Uses before that.", extra=LIVE)] = 1_000_000
     keys: Annotated[
         int, Meta(ge=1, le=1 << 20, description="Keys held at once; the least recently used goes first.")
     ] = 1024
@@ -236,11 +237,12 @@ class Audit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often the HSM signs the head of the audit log, and what the log is called."""
 
     checkpoint_seconds: Annotated[
-        float, Meta(ge=0.1, le=86_400, description="The oldest entry without a signature is at most this old.")
+        float,
+        Meta(ge=0.1, le=86_400, description="The oldest entry without a signature is at most this old.", extra=LIVE),
     ] = 10.0
-    checkpoint_entries: Annotated[int, Meta(ge=1, le=1 << 24, description="Entries without a signature, at most.")] = (
-        4096
-    )
+    checkpoint_entries: Annotated[
+        int, Meta(ge=1, le=1 << 24, description="Entries without a signature, at most.", extra=LIVE)
+    ] = 4096
     origin: Annotated[
         str,
         Meta(
@@ -257,6 +259,7 @@ class Audit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             ge=0,
             le=1 << 40,
             description="Free disk below which requests are refused, so that the log can still tell of it.",
+            extra=LIVE,
         ),
     ] = 64 * MEBIBYTE
 
@@ -271,7 +274,8 @@ class Hardening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         OnTracer,
         Meta(
             description="When another process traces openkd, which only root can: tell of it; seal, until an operator "
-            "unseals; or wipe every key and end with status 78. Workers have --on-tracer of their own."
+            "unseals; or wipe every key and end with status 78. Workers have --on-tracer of their own.",
+            extra=LIVE,
         ),
     ] = "log"
 

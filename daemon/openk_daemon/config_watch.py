@@ -7,6 +7,11 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
+from openk_daemon.config_running import LIVE
+
+_Reached = Annotated[float, Meta(ge=0, le=1e15)]
+"""What a signal can be, the bytes of a large disk among it."""
+
 
 class Metrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where metrics and health are served over HTTP (/metrics, /livez, /readyz) besides the methods system.metrics and
@@ -34,14 +39,21 @@ class Health(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             le=3600,
             description="Between two round trips of each HSM: a key is wrapped, unwrapped and used, or data sealed and "
             "opened where the device wraps no keys.",
+            extra=LIVE,
         ),
     ] = 10.0
     probe_limit_seconds: Annotated[
-        float, Meta(ge=0.1, le=600, description="A round trip that takes longer is told of as trouble, while it lasts.")
+        float,
+        Meta(
+            ge=0.1,
+            le=600,
+            description="A round trip that takes longer is told of as trouble, while it lasts.",
+            extra=LIVE,
+        ),
     ] = 2.0
     disk_free_share: Annotated[
         float,
-        Meta(ge=0, le=1, description="Degraded when less of the disk that holds the state is free."),
+        Meta(ge=0, le=1, description="Degraded when less of the disk that holds the state is free.", extra=LIVE),
     ] = 0.02
     clock_step_seconds: Annotated[
         float,
@@ -50,24 +62,27 @@ class Health(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             le=86_400,
             description="Degraded for ten minutes when the wall clock was set by more than that: certificates, records "
             "and limits in time speak of it.",
+            extra=LIVE,
         ),
     ] = 2.0
     policy_age_days: Annotated[
         float,
-        Meta(ge=0, le=36_500, description="Degraded when no policy was looked at for so long; 0: never."),
+        Meta(ge=0, le=36_500, description="Degraded when no policy was looked at for so long; 0: never.", extra=LIVE),
     ] = 0.0
 
 
 class Threshold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One alert's own numbers, where they differ from the built-in ones: docs/operations.md has them all."""
 
-    enabled: Annotated[bool, Meta(description="Whether it is raised at all.")] = True
-    raise_at: Annotated[float | None, Meta(description="Raised when the signal reaches this.")] = None
+    enabled: Annotated[bool, Meta(description="Whether it is raised at all.", extra=LIVE)] = True
+    raise_at: Annotated[_Reached | None, Meta(description="Raised when the signal reaches this.", extra=LIVE)] = None
     clear_at: Annotated[
-        float | None, Meta(description="Cleared when it is back at this: not on the other side of raise_at.")
+        _Reached | None,
+        Meta(description="Cleared when it is back at this: not on the other side of raise_at.", extra=LIVE),
     ] = None
     for_seconds: Annotated[
-        float | None, Meta(description="For so long it must have been so before it is raised.")
+        Annotated[float, Meta(ge=0, le=86_400)] | None,
+        Meta(description="For so long it must have been so before it is raised.", extra=LIVE),
     ] = None
 
 
@@ -75,7 +90,8 @@ class Alerts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Alerts that openkd raises by itself: in its log, in metrics and to whoever asks system.alerts, `openk alerts`."""
 
     clear_seconds: Annotated[
-        float, Meta(ge=0, le=86_400, description="For so long it must be well again before an alert is cleared.")
+        float,
+        Meta(ge=0, le=86_400, description="For so long it must be well again before an alert is cleared.", extra=LIVE),
     ] = 30.0
     hsm_down: Threshold = field(default_factory=Threshold)
     hsm_workers: Threshold = field(default_factory=Threshold)

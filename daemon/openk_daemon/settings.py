@@ -1,7 +1,7 @@
 """The configuration in force: what it is, what a reload would change, and the reload itself.
 
-    SIGHUP ─▶ read again ─┬─ a mistake: all stays as it was, and the log names file, line and key
-                          └─ what may change changes at once; of the rest the log says that it waits for a start
+SIGHUP ─▶ read again ─┬─ a mistake: all stays as it was, and the log names file, line and key
+                      └─ what may change changes at once; of the rest the log says that it waits for a start
 """
 
 from __future__ import annotations

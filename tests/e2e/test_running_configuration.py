@@ -59,6 +59,27 @@ def test_a_reload_changes_what_may_change_and_says_what_waits(dev_folder: Path) 
         assert client.system.hello().limits["in_flight"] == 32
 
 
+def test_alerts_and_health_take_other_numbers_with_a_reload(dev_folder: Path) -> None:
+    """An alert whose limit is moved is raised, and one that loses its rule is cleared, without a restart."""
+    with running_daemon(dev_folder) as daemon, daemon.client() as client:
+        assert client.system.health().components["disk"]["state"] == "ok"
+        path = put(daemon, "[health]\ndisk_free_share = 1.0\n[alerts.disk_low]\nfor_seconds = 0\n")
+        changed = reload(daemon, client)["changed"]
+        assert changed == ["health.disk_free_share", "alerts.disk_low.for_seconds"]
+        assert client.system.health().components["disk"]["state"] == "degraded"
+        daemon.wait_for("alert.raised")
+        (row,) = [row for row in client.system.alerts().alerts if row.alert == "disk_low"]
+        assert (row.raised, row.raise_at) == (True, 1.0)
+        path.write_text("[alerts.disk_low]\nenabled = false\n", "utf-8")
+        reload(daemon, client)
+        daemon.wait_for("alert.cleared")
+        assert "disk_low" not in {row.alert for row in client.system.alerts().alerts}
+        assert client.system.health().components["disk"]["state"] == "ok"
+        path.write_text("[alerts.slow]\nraise_at = 1\nclear_at = 3\n", "utf-8")
+        assert reload(daemon, client)["outcome"] == "daemon.misconfigured"
+        assert f"{path}:1: alerts.slow: clear_at 3 lies beyond raise_at 1" in daemon.log
+
+
 def test_a_mistake_changes_nothing_and_is_named(dev_folder: Path) -> None:
     with running_daemon(dev_folder) as daemon, daemon.client() as client:
         path = put(daemon, '[log]\nlevel = "debug"\nlevle = "info"\n')

@@ -30,7 +30,8 @@ class Admission:
         """`record` writes an audit record of the log's own and raises StoreError where that fails."""
         self.reason: str | None = "the audit log has not been examined yet"
         self._folder = folder
-        self._reserve = reserve
+        self.reserve = reserve
+        """Free bytes below which nothing is admitted."""
         self._record = record
         self._since = 0.0
         self._final = False
@@ -53,8 +54,8 @@ class Admission:
         """Why the log should not grow now. Raises OSError where the folder cannot be asked."""
         found = os.statvfs(self._folder)
         free = found.f_bavail * found.f_frsize
-        if free < self._reserve:
-            return f"{free} bytes are free where the audit log is kept, and {self._reserve} are held in reserve"
+        if free < self.reserve:
+            return f"{free} bytes are free where the audit log is kept, and {self.reserve} are held in reserve"
         return None
 
     async def watch(self) -> None:

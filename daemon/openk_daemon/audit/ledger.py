@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
@@ -98,6 +98,15 @@ class LogLedger:
     def signed_size(self) -> int:
         """Entries under the newest signature."""
         return self._publisher.checkpoint.size
+
+    def govern(self, *, interval: float, count: int, reserve: int) -> None:
+        """Other numbers from now on; see Rules."""
+        rules = replace(self._rules, interval=interval, count=count, reserve=reserve)
+        if rules == self._rules:
+            return
+        self._rules = rules
+        self._admission.reserve = reserve
+        self._wake.set()  # an entry may have waited for longer than it now should
 
     def commit(self, entry: str, writes: Sequence[Write] = ()) -> Pending[Committed]:
         store = self._store

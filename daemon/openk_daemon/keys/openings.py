@@ -32,8 +32,8 @@ class Openings:
         self._hierarchy = hierarchy
         self._pool = pool
         self._monotonic = monotonic
-        self._seconds = seconds
-        self._uses = uses
+        self.seconds = seconds
+        self.uses = uses
         self._open: Shelf[KeyVersion, KeyVersion] = Shelf(room, _wipe)
         self._opening: Flights[KeyVersion, None] = Flights()
 
@@ -92,7 +92,7 @@ class Openings:
         except BaseException:
             lease.release()
             raise
-        version.opened = Opened(lease, self._monotonic() + self._seconds, max(self._uses, uses))
+        version.opened = Opened(lease, self._monotonic() + self.seconds, max(self.uses, uses))
         self._open.put(version, version)
 
 

@@ -41,7 +41,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         if (self.clear_at > self.raise_at) if not self.below else (self.clear_at < self.raise_at):
-            raise ValueError(f"alerts.{self.name}: clear_at {self.clear_at:g} lies beyond raise_at {self.raise_at:g}")
+            raise ValueError(f"clear_at {self.clear_at:g} lies beyond raise_at {self.raise_at:g}")
 
     def reached(self, value: float) -> bool:
         return value <= self.raise_at if self.below else value >= self.raise_at
@@ -132,6 +132,21 @@ class Alerts:
     @property
     def rules(self) -> Mapping[str, Rule]:
         return self._rules
+
+    def replace(self, rules: Sequence[Rule], clear_seconds: float, at: float) -> list[Event]:
+        """Other rules from now on. What is raised stays so until its new rule finds it well; an alert that has no rule
+        any more is cleared: those events. `at`: Unix seconds."""
+        gone = self._rules.keys() - {rule.name for rule in rules}
+        events = [
+            self._turn(self._rules[name], self._states[name], self.value(name) or 0.0, at)
+            for name in self._rules
+            if name in gone and self._states[name].event is not None
+        ]
+        self._states = {rule.name: self._states.get(rule.name) or _State() for rule in rules}
+        self._rules = {rule.name: rule for rule in rules}
+        self._clear_seconds = clear_seconds
+        self.raised_total = dict.fromkeys(self._rules, 0) | self.raised_total
+        return events
 
     def raised(self) -> Mapping[str, Event]:
         """Those that are raised now, with the event that told so."""

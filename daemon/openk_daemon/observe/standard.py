@@ -99,7 +99,8 @@ class Sources:
     decisions: Callable[[], int]
     """Policy decisions remembered now."""
     log_dropped: Callable[[], int]
-    checkpoint_entries: int = 4096
+    checkpoint_entries: Callable[[], int] = lambda: 4096
+    """Entries that may wait for a signature, as configured."""
     evaluated: Callable[[], int] = int
     """Policy decisions that were not remembered, since the start."""
 
@@ -182,13 +183,13 @@ def _store(fault: Callable[[], Exception | None]) -> Check:
     return check
 
 
-def _audit(read: Callable[[], AuditReading], checkpoint_entries: int) -> Check:
+def _audit(read: Callable[[], AuditReading], checkpoint_entries: Callable[[], int]) -> Check:
     def check() -> Finding:
         reading = read()
         if reading.refusing is not None:
             return Finding(State.FAILED, reading.refusing)
         unsigned = reading.size - reading.signed
-        if unsigned > LAG_DEGRADED * checkpoint_entries:
+        if unsigned > LAG_DEGRADED * checkpoint_entries():
             return Finding(State.DEGRADED, f"{unsigned} entries wait for a signature of the HSM")
         return OK
 

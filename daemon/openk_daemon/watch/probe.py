@@ -109,18 +109,18 @@ class Probes:
     def __init__(self, probes: Sequence[Probe], every: float, limit: float) -> None:
         """Seconds each: between two round trips of an HSM, and that one may take."""
         self.probes = probes
-        self._every = every
-        self._limit = limit
+        self.every = every
+        self.limit = limit
 
     async def run(self) -> None:
         while True:
             for probe in self.probes:
                 probe.start()
-            await trio.sleep(self._every)
+            await trio.sleep(self.every)
 
     def finding(self) -> Finding:
         """A health check: at once, from what is known."""
-        troubles = {probe.name: probe.trouble(self._limit) for probe in self.probes}
+        troubles = {probe.name: probe.trouble(self.limit) for probe in self.probes}
         told = "; ".join(filter(None, troubles.values()))
         if not told:
             return OK

@@ -41,7 +41,7 @@ class Disk:
         """Of the newest policy file, Unix seconds."""
         self._folder = folder
         self._policies = policies
-        self._low = low
+        self.low = low
         self._since = 0.0
         self._error = ""
         self._limiter = trio.CapacityLimiter(1)
@@ -75,7 +75,7 @@ class Disk:
             return Finding(State.DEGRADED, f"the disk that holds the state has not answered for {waited:.0f} s")
         if self._error:
             return Finding(State.DEGRADED, self._error)
-        if self.free_share < self._low:
+        if self.free_share < self.low:
             free = f"{self.free_bytes / (1 << 20):.0f} MiB ({self.free_share:.1%})"
             return Finding(State.DEGRADED, f"{free} of the disk that holds the state are free")
         return OK
@@ -96,7 +96,7 @@ class WallClock:
         steady: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
         """`limit`: seconds of a step from which on it is degraded."""
-        self._limit = limit
+        self.limit = limit
         self._wall = wall
         self._steady = steady
         self._ahead = wall() - steady()
@@ -119,7 +119,7 @@ class WallClock:
         return max((abs(step) for _, step in self._steps), default=0.0)
 
     def finding(self) -> Finding:
-        if self.step < self._limit:
+        if self.step < self.limit:
             return OK
         return Finding(State.DEGRADED, f"the wall clock was set by {self.step:.1f} s within the last ten minutes")
 
@@ -132,7 +132,7 @@ class PolicyAge:
         never. `epoch`: grows with each reload."""
         self._disk = disk
         self._changed = loaded
-        self._days = days
+        self.days = days
         self._epoch = epoch
         self._known = epoch()
 
@@ -147,6 +147,6 @@ class PolicyAge:
         if self._disk.policies_changed_at > self._changed:
             return Finding(State.OK, "the policy files have changed since they were loaded: openk policy reload")
         days = self.age / _DAY
-        if self._days and days > self._days:
+        if self.days and days > self.days:
             return Finding(State.DEGRADED, f"no policy was changed for {days:.0f} days: is it still what is meant?")
         return OK

@@ -7,12 +7,12 @@ outside of the daemon, which may execute nothing itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import trio
 
-from openk_daemon.observe.alerts import Alerts, Event, Severity
+from openk_daemon.observe.alerts import Alerts, Event, Rule, Severity
 from openk_daemon.observe.exposition import Kind, Labels
 from openk_daemon.observe.history import STEP, History
 from openk_daemon.observe.log import Log
@@ -43,10 +43,9 @@ class Watcher:
 
     def watch(self, metrics: Metrics) -> None:
         """Register the metrics of the alerts."""
-        rules = self.alerts.rules.values()
 
         def raised() -> list[tuple[Labels, float]]:
-            now = self.alerts.raised()
+            now, rules = self.alerts.raised(), self.alerts.rules.values()
             return [
                 ((("alert", rule.name), ("severity", rule.severity.value)), int(rule.name in now)) for rule in rules
             ]
@@ -71,13 +70,12 @@ class Watcher:
             self._due = now + STEP if now - self._due > STEP else self._due + STEP
             self.ended_at = at
             self.history.add(values)
-        events = self.alerts.feed(values, now, at)
-        for event in events:
-            self._tell(event)
-        if events:
-            self._answer(len(self._waiters))
-        elif self._waiters:
+        if not self._tell_all(self.alerts.feed(values, now, at)) and self._waiters:
             self._answer(sum(until <= now for until, _ in self._waiters))
+
+    def replace(self, rules: Sequence[Rule], clear_seconds: float, at: float) -> None:
+        """Other alerts from now on; see Alerts.replace."""
+        self._tell_all(self.alerts.replace(rules, clear_seconds, at))
 
     def wait(self, after: int, seconds: float) -> Pending[None]:
         """Settled when there is an event with a greater number than `after`, or when the time is over."""
@@ -99,6 +97,14 @@ class Watcher:
         answered, self._waiters = self._waiters[:count], self._waiters[count:]
         for _, pending in answered:
             pending.resolve(None)
+
+    def _tell_all(self, events: Sequence[Event]) -> bool:
+        """To the log, and to whoever waits; whether there was any."""
+        for event in events:
+            self._tell(event)
+        if events:
+            self._answer(len(self._waiters))
+        return bool(events)
 
     def _tell(self, event: Event) -> None:
         facts = {"alert": event.alert, "severity": event.severity.value, "value": event.value, "text": event.text}

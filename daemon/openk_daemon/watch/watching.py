@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import trio
 
-from openk_daemon.config_watch import Alerts as AlertConfig
-from openk_daemon.config_watch import Threshold
-from openk_daemon.observe.alerts import RULES, Alerts, Change, Rule, changed
+from openk_daemon.config_watch import Health as HealthConfig
+from openk_daemon.observe.alerts import Alerts, Rule
 from openk_daemon.observe.exposition import Kind
 from openk_daemon.observe.health import Finding, Health, State
 from openk_daemon.observe.log import Log
@@ -69,6 +68,7 @@ class Watching:
         self._probes = posts.probes
         self._disk = posts.disk
         self._clock = posts.clock
+        self._policies = posts.policies
         self._log = voices.log
         self._manager = voices.manager
         self._told = ""
@@ -113,6 +113,14 @@ class Watching:
             self._say()
         except Exception as error:  # noqa: BLE001 - whoever only looks on must not bring down whom it looks at
             self._log.error("watch.failed", error)
+
+    def apply(self, health: HealthConfig, rules: Sequence[Rule], clear_seconds: float) -> None:
+        """Look and alarm by other numbers from now on."""
+        self._probes.every, self._probes.limit = health.probe_seconds, health.probe_limit_seconds
+        self._disk.low = health.disk_free_share
+        self._clock.limit = health.clock_step_seconds
+        self._policies.days = health.policy_age_days
+        self.watcher.replace(rules, clear_seconds, time.time())
 
     def close(self) -> None:
         """Nobody waits for an alert any more."""
@@ -170,19 +178,3 @@ class Watching:
 
 def _backup() -> Finding:
     return Finding(State.UNKNOWN, "openk makes no backups yet and cannot know of yours")
-
-
-def rules_of(config: AlertConfig, usual: Mapping[str, tuple[float, float]]) -> list[Rule]:
-    """The built-in rules as configured, without those that are switched off. `usual`: where another part of the
-    configuration sets when an alert is raised and cleared, unless its own does. Raises ValueError."""
-    found: list[Rule] = []
-    for rule in RULES:
-        threshold: Threshold = getattr(config, rule.name)
-        if threshold.enabled:
-            based = (
-                replace(rule, raise_at=usual[rule.name][0], clear_at=usual[rule.name][1])
-                if rule.name in usual
-                else rule
-            )
-            found.append(changed(based, Change(threshold.raise_at, threshold.clear_at, threshold.for_seconds)))
-    return found

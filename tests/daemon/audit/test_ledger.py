@@ -197,12 +197,12 @@ async def test_a_disk_that_fills_up_stops_admission_while_the_log_can_still_tell
     monkeypatch.setattr(admission, "GUARD", 0.02)
     async with run_ledger(MemoryStore(), str(tmp_path / "audit")) as running:
         await running.commit()
-        running.ledger._admission._reserve = 1 << 62
+        running.ledger._admission.reserve = 1 << 62
         await until(lambda: running.ledger.unavailable is not None)
         with pytest.raises(AuditUnavailable, match="reserve"):
             await running.commit()
         assert await events(running) == ["audit.paused"]
-        running.ledger._admission._reserve = 0
+        running.ledger._admission.reserve = 0
         await until(lambda: running.ledger.unavailable is None)
         await running.commit()
         assert await events(running) == ["audit.paused", "audit.resumed"]

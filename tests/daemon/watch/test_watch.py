@@ -13,7 +13,9 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openk_daemon.config_values import Config
 from openk_daemon.config_watch import Alerts as AlertConfig
+from openk_daemon.config_watch import Health as HealthConfig
 from openk_daemon.config_watch import Threshold
 from openk_daemon.handlers.watch import WatchHandlers
 from openk_daemon.hsms import Device
@@ -25,12 +27,13 @@ from openk_daemon.observe.notify import ServiceManager
 from openk_daemon.observe.signals import Signals
 from openk_daemon.observe.standard import Sources
 from openk_daemon.refusal import Refusal
+from openk_daemon.thresholds import alert_rules
 from openk_daemon.watch import probe as probing
 from openk_daemon.watch import surroundings
 from openk_daemon.watch.probe import Probe, Probes
 from openk_daemon.watch.surroundings import Disk, PolicyAge, WallClock
 from openk_daemon.watch.watcher import WAITERS, Watcher
-from openk_daemon.watch.watching import Parts, Posts, Voices, Watching, rules_of
+from openk_daemon.watch.watching import Parts, Posts, Voices, Watching
 from openk_hsm.errors import TimedOut
 from openk_hsm.inline import InlineLane
 from openk_hsm.pending import Pending, drive
@@ -291,7 +294,9 @@ def test_handlers_tell_in_millionths(tmp_path: Path) -> None:
     ],
 )
 def test_rules_as_configured(config: AlertConfig, check: Callable[[dict[str, Rule]], bool]) -> None:
-    assert check({rule.name: rule for rule in rules_of(config, {"disk_low": (0.3, 0.4)})})
+    assert check(
+        {rule.name: rule for rule in alert_rules(Config(alerts=config, health=HealthConfig(disk_free_share=0.3)))}
+    )
 
 
 async def test_what_breaks_while_looking_is_told_and_stops_nothing(bench: Bench, tmp_path: Path) -> None:

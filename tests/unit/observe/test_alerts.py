@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 
@@ -86,10 +87,32 @@ def test_a_rule_is_changed_and_kept_sound() -> None:
     assert (changed(HIGH, Change(raise_at=3)).raise_at, changed(HIGH, Change(raise_at=3)).clear_at) == (3, 3)
     assert changed(LOW, Change(raise_at=0.5)).clear_at == 0.5
     assert changed(HIGH, Change(for_seconds=0)).for_seconds == 0
-    with pytest.raises(ValueError, match=r"alerts.hot: clear_at 11 lies beyond raise_at 10"):
+    with pytest.raises(ValueError, match=r"clear_at 11 lies beyond raise_at 10"):
         changed(HIGH, Change(clear_at=11))
-    with pytest.raises(ValueError, match=r"alerts\.dry"):
+    with pytest.raises(ValueError, match=r"clear_at 0.05 lies beyond"):
         changed(LOW, Change(clear_at=0.05))
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 20), st.sampled_from(["", "other", "none"])), max_size=60),
+    st.sampled_from([0.0, 2.0]),
+)
+def test_whatever_is_replaced_when_each_is_raised_and_cleared_in_turn(
+    course: list[tuple[float, str]], clear_seconds: float
+) -> None:
+    alerts = Alerts([HIGH], clear_seconds=clear_seconds)
+    events: list[Event] = []
+    for moment, (value, rules) in enumerate(course):
+        if rules:
+            fresh = [replace(HIGH, raise_at=5, clear_at=5, for_seconds=1)] if rules == "other" else []
+            events += alerts.replace(fresh, clear_seconds, 0.0)
+            assert set(alerts.rules) == {rule.name for rule in fresh}
+            assert set(alerts.raised()) <= set(alerts.rules)
+        events += alerts.feed({HIGH.signal: value}, float(moment), 0.0)
+    assert [event.raised for event in events] == [number % 2 == 0 for number in range(len(events))]
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
+    assert bool(alerts.raised()) == (len(events) % 2 == 1)
+    assert alerts.raised_total[HIGH.name] == sum(event.raised for event in events)
 
 
 def test_only_so_many_events_are_remembered() -> None:

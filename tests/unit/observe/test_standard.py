@@ -59,7 +59,8 @@ class World:
 
     def sources(self) -> Sources:
         return Sources(
-            lambda: self.lanes, lambda: self.memory, lambda: self.audit, lambda: 7, lambda: self.fault, lambda: 8, lambda: 9, 10
+            lambda: self.lanes, lambda: self.memory, lambda: self.audit, lambda: 7, lambda: self.fault, lambda: 8, lambda: 9,
+            lambda: 10,
         )  # fmt: skip
 
 
