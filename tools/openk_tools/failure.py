@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 import click
 
@@ -67,7 +67,7 @@ def tell(failure: Failure, *, as_json: bool) -> int:
         return failure.row.exit
     click.echo(f"openk: {clean(failure.sentence)} [{clean(failure.code)}]", err=True)
     for name, value in failure.details.items():
-        click.echo(f"  {clean(name)}: {clean(str(value))}", err=True)
+        click.echo(f"  {clean(name)}: {clean(_shown(value))}", err=True)
     advice = failure.row.advice
     if failure.retry_after is not None:
         advice = advice.replace("retry_after", f"{failure.retry_after:g}")
@@ -102,6 +102,10 @@ def tell_system(error: OSError, *, as_json: bool) -> int:
         return 1
     name = f"{error.filename}: " if error.filename else ""
     return tell_usage(_LocalFailure(f"{name}{error.strerror or error}"), as_json=as_json)
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, cast("list[object]", value))) if isinstance(value, list) else str(value)
 
 
 def clean(text: str) -> str:

@@ -268,7 +268,7 @@ ANSWERS: dict[str, Answer] = {
         "flips": ["principal.unit == shop.service"],
         "facts": {"uid": 1000, "unit": None},
     },
-    "policy.reload": Refusal("policy.denied"),
+    "policy.reload": Refusal("policy.denied", details={"policies": ["10-base.nobody", "50-today.no-reload"]}),
     "audit.head": {"checkpoint": "openk.local/audit\n17\nabc=\n", "signed_size": 17, "size": 17, "public": b"0*0\x05"},
     "audit.tail": {
         "entries": [
