@@ -18,8 +18,7 @@ from typing import Final
 from openk_daemon.config import Config, ConfigError
 from openk_daemon.observe.log import Log
 from openk_daemon.store.database import load_checksums
-from openk_memory import kernel
-from openk_memory.errors import LockLimitTooLow
+from openk_memory.limits import allow_locking, limit_of, set_limit
 from openk_memory.region import Kind, best_kind, why_not_secret
 
 SPARE: Final = 256 << 10
@@ -50,28 +49,19 @@ def locked_bytes(config: Config) -> int:
 
 def _raise_descriptors() -> None:
     """As many descriptors as are allowed: the usual soft limit, 1024, is meant for programs that use select(2)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _, hard = limit_of(resource.RLIMIT_NOFILE)
+    set_limit(resource.RLIMIT_NOFILE, hard, hard)
 
 
 def _grant_locked_memory(config: Config, log: Log) -> None:
-    """RLIMIT_MEMLOCK for everything that may be locked later; raised where this process may raise it. CAP_IPC_LOCK does
-    not count: capabilities are dropped. Below it --dev starts all the same and says what may fail."""
-    needed = locked_bytes(config)
-    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
+    """RLIMIT_MEMLOCK for everything that may be locked later. Below it --dev starts all the same and says what may
+    fail."""
+    fault = allow_locking(locked_bytes(config))
+    if fault is None:
         return
-    wanted = hard if hard != resource.RLIM_INFINITY and hard >= needed else needed
-    try:
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (wanted, max(hard, wanted) if hard != -1 else hard))
-    except (OSError, ValueError):
-        if hard != resource.RLIM_INFINITY:
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
-        if not config.development:
-            raise LockLimitTooLow(needed, max(soft, hard), kernel.locked_bytes()) from None
-        log.warning(
-            "memory.limit", None, needed=needed, limit=max(soft, hard), text=str(LockLimitTooLow(needed, hard, 0))
-        )
+    if not config.development:
+        raise fault
+    log.warning("memory.limit", None, needed=fault.needed, limit=fault.limit, text=str(fault))
 
 
 def _become_service_user(config: Config, log: Log) -> None:

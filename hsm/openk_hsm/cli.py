@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openk_hsm.errors import HsmError
+from openk_memory.errors import LockedMemoryError
 
 if TYPE_CHECKING:
     from openk_hsm.provision import Access
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HsmError as error:
         print(f"openk-hsm: {error.code}: {error}", file=sys.stderr)
         return 1
+    except LockedMemoryError as error:
+        print(f"openk-hsm: {error}", file=sys.stderr)
+        return 78
     except KeyboardInterrupt:
         return 130
 
@@ -118,9 +122,11 @@ def _state(parsed: argparse.Namespace, otherwise: Path) -> Path:
 
 
 def _access(parsed: argparse.Namespace) -> Access:
+    from openk_hsm.footing import close_to_others  # noqa: PLC0415
     from openk_hsm.pin import PinSource  # noqa: PLC0415
     from openk_hsm.provision import Access  # noqa: PLC0415
 
+    close_to_others()
     pin = PinSource(parsed.pin_credential or "", parsed.pin_file, parsed.pin_fd)
     return Access(parsed.uri, pin, _state(parsed, Path()), parsed.allow_software)
 

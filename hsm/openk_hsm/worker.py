@@ -27,6 +27,7 @@ from typing import Final
 
 from openk_hsm import frames, journal, notify
 from openk_hsm.errors import HsmError, Sealed, SessionLost, TokenMissing, Unavailable, WrongPin
+from openk_hsm.footing import take_footing
 from openk_hsm.frames import BadFrame, Intent
 from openk_hsm.latch import Latch
 from openk_hsm.pin import PinSource
@@ -38,6 +39,7 @@ from openk_hsm.seam import Backend, EarlyLoad, EarlyLogin
 from openk_hsm.service import Service, receive_hello
 from openk_hsm.uri import HsmUri, parse_uri
 from openk_hsm.watch import Reaction, Traced, Watch
+from openk_memory.errors import LockedMemoryError
 from openk_memory.handoff import HandOff
 from openk_memory.hardening import HardeningRefused, Measure, harden_worker
 
@@ -112,13 +114,17 @@ def serve(settings: WorkerSettings) -> int:
     """Run until the token is in trouble or a signal ends it. The exit status."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # whoever started us may have left it ignored or blocked
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM, signal.SIGTERM))
-    worker = _Worker(settings)
     try:
+        take_footing()
+        worker = _Worker(settings)
         with _listening(settings) as listener:
             return _live(listener, worker, settings)
     except Sealed:
         return RETRY  # the next process finds the mark and waits
     except Traced:
+        return MISCONFIGURED
+    except LockedMemoryError as error:
+        journal.log("error", "not.started", text=str(error))
         return MISCONFIGURED
 
 
@@ -181,10 +187,10 @@ def _harden(uri: HsmUri, settings: WorkerSettings) -> None:
         reach = reach_of(uri, settings.pin, settings.state, settings.reach)
         report = harden_worker(reach, tolerate=_NO_CONFINEMENT)
     except HardeningRefused as refused:
-        journal.log("error", "not hardened", report=str(refused.report))
+        journal.log("error", "not.started", text=str(refused), report=str(refused.report))
         raise SystemExit(MISCONFIGURED) from None
     for step in report.missing:
-        journal.log("info", "not hardened", measure=step.measure, detail=step.detail)
+        journal.log("warning", "hardening.missing", measure=step.measure, detail=step.detail)
 
 
 def _wait(

@@ -58,18 +58,29 @@ def drop_all_but(keep: Iterable[Capability] = ()) -> None:
 def drop_bounding(keep: Iterable[Capability] = ()) -> None:
     """Take all but `keep` out of the bounding set, so that no later program could gain them. Before `drop_all_but`:
     raises PermissionError without CAP_SETPCAP."""
-    kept = set(keep)
-    for number in range(64):
-        held = libc.prctl(PR_CAPBSET_READ, number, 0, 0, 0)
-        if held < 0:
-            return  # EINVAL: beyond the kernel's last capability
-        if held and number not in kept and libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
+    for number in _bounding() - set(keep):
+        if libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
             raise failure()
 
 
 def bounding_is_empty(keep: Iterable[Capability] = ()) -> bool:
-    kept = set(keep)
-    return not any(libc.prctl(PR_CAPBSET_READ, number, 0, 0, 0) > 0 for number in range(64) if number not in kept)
+    """Raises OSError where the kernel does not say."""
+    return not _bounding() - set(keep)
+
+
+def _bounding() -> set[int]:
+    """The bounding set of this thread, by number."""
+    found: set[int] = set()
+    for number in range(64):
+        held = libc.prctl(PR_CAPBSET_READ, number, 0, 0, 0)
+        if held < 0:
+            error = failure()
+            if error.errno != errno.EINVAL:  # a filter: that none is left must not be believed
+                raise error
+            break  # beyond the kernel's last capability
+        if held:
+            found.add(number)
+    return found
 
 
 def _get() -> tuple[_Header, ctypes.Array[_Data]]:

@@ -22,7 +22,7 @@ class LockLimitTooLow(LockedMemoryError):
             f"cannot lock {needed} bytes of memory: RLIMIT_MEMLOCK is {limit} bytes and {locked} are locked already, "
             f"so it must be at least {wanted}. Grant it with LimitMEMLOCK={wanted} in the systemd unit, with "
             f"`ulimit -l {-(-wanted // 1024)}` in the shell that starts the process (raising the hard limit in "
-            "/etc/security/limits.conf first if it is lower), or with the capability CAP_IPC_LOCK.",
+            f"/etc/security/limits.conf first if it is lower), or with --ulimit memlock={wanted} of a container.",
         )
 
 

@@ -15,6 +15,7 @@ caller logs it. Nothing is skipped silently: each measure has one line in the re
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 from collections.abc import Callable, Iterable
@@ -28,6 +29,7 @@ from openk_memory.capabilities import Capability
 from openk_memory.errors import LockedMemoryError, Unsupported
 from openk_memory.kernel import failure, libc
 from openk_memory.landlock import Confinement
+from openk_memory.limits import set_limit
 
 PR_GET_DUMPABLE: Final = 3
 PR_SET_DUMPABLE: Final = 4
@@ -93,7 +95,8 @@ REMEDIES: Final[dict[Measure, str]] = {
     Measure.NOT_DUMPABLE: f"allow prctl(PR_SET_DUMPABLE) {_PROFILE}; without it every program of this user can read "
     "this process's memory",
     Measure.NO_NEW_PRIVS: f"allow prctl(PR_SET_NO_NEW_PRIVS) {_PROFILE}",
-    Measure.CAPABILITIES: f"allow capget and capset {_PROFILE}",
+    Measure.BOUNDING: f"allow prctl(PR_CAPBSET_READ) and prctl(PR_CAPBSET_DROP) {_PROFILE}",
+    Measure.CAPABILITIES: f"allow capget, capset and prctl(PR_CAP_AMBIENT) {_PROFILE}",
     Measure.LANDLOCK: f"allow landlock_create_ruleset, landlock_add_rule and landlock_restrict_self {_PROFILE}",
     Measure.SECCOMP: f"allow seccomp and prctl(PR_SET_SECCOMP) {_PROFILE}; the kernel needs CONFIG_SECCOMP_FILTER",
 }
@@ -214,7 +217,8 @@ def set_umask() -> str:
 
 def forbid_core() -> str:
     """RLIMIT_CORE 0, hard and soft. It does not stop a core_pattern that pipes to a program; `forbid_dumps` does."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if not set_limit(resource.RLIMIT_CORE, 0, 0):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     return "RLIMIT_CORE 0"
 
 
@@ -265,7 +269,10 @@ def seal_environment(keep: frozenset[str] | None) -> str:
 
 def confine(confinement: Confinement | None) -> str:
     if confinement is None:
-        raise Unsupported("no list of paths was given")
+        raise Unsupported(
+            "what the vendor's module must reach is not known: name it with --reach-read and --reach-write, and the "
+            "rest of the file system is closed to it; until then only the unit confines it"
+        )
     version = landlock.restrict(confinement)
     scope = "" if version >= 6 or not confinement.scope else ", without scopes for signals and abstract sockets (ABI 6)"
     return f"ABI {version}, {len(confinement.read)} paths to read, {len(confinement.write)} to write{scope}"

@@ -141,8 +141,8 @@ def load_deny_list(*, forbid_children: bool = True, forbid_code: bool = False) -
     `forbid_children` also denies new processes: clone without CLONE_THREAD; clone3, whose flags a filter cannot see,
     answers ENOSYS, so that the C library falls back to clone. `forbid_code` also denies to make memory executable, so
     that no library can be loaded any more, whoever's it is: everything must be imported before. Returns the names that
-    this libseccomp does not know, for the report. Raises Unsupported without libseccomp or where the kernel takes no
-    filter."""
+    this libseccomp does not know, for the report. Raises Unsupported without libseccomp, OSError where the kernel takes
+    no filter."""
     seccomp = library()
     context = seccomp.seccomp_init(ALLOW)
     if not context:
@@ -157,7 +157,8 @@ def load_deny_list(*, forbid_children: bool = True, forbid_code: bool = False) -
         if forbid_code:
             for name, argument, bit in CODE:
                 _deny(context, name, errno.EPERM, _Compare(argument, MASKED_EQUAL, bit, bit))
-        _check(seccomp.seccomp_load(context), "the kernel refused the seccomp filter")
+        if refused := seccomp.seccomp_load(context):
+            raise OSError(-refused, "the kernel refused the seccomp filter")
     finally:
         seccomp.seccomp_release(context)
     return unknown

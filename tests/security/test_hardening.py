@@ -380,7 +380,7 @@ def test_missing_measure_refuses_or_is_tolerated(monkeypatch: pytest.MonkeyPatch
 
 
 def test_worker_without_paths_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Unsupported, match="no list of paths"):
+    with pytest.raises(Unsupported, match="--reach-read and --reach-write"):
         hardening.confine(None)
 
 
