@@ -15,6 +15,7 @@ from openk.operation import Operation
 from openk.pipeline import Pipeline
 from openk.pool import Pool
 from openk.socket_path import DEFAULT_TIMEOUT, find_socket
+from openk.stream import EventStream
 from openk.verbs import Runner
 
 R = TypeVar("R")
@@ -63,6 +64,11 @@ class Client(Calls[Runner]):
     def within(self, timeout: float | None) -> Calls[Runner]:
         """The same methods with another timeout: client.within(2).key.sign(...)"""
         return Calls(_Bounded(self, timeout))
+
+    def follow(self, after: str | None = None) -> EventStream:
+        """The daemon's events, as they happen: for event in client.follow(). `after`: the cursor of an earlier
+        iterator or answer; all that the daemon keeps when left out."""
+        return EventStream(self, after, self._timeout)
 
     def pipeline(self, *, window: int = 32) -> Pipeline:
         """Many calls at once over one connection: methods of the pipeline return futures.

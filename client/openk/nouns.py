@@ -16,6 +16,7 @@ class System(Space[M]):
     metrics = Verb(system.metrics)
     history = Verb(system.history)
     alerts = Verb(system.alerts)
+    events = Verb(system.events)
     config = Verb(system.config)
     config_changes = Verb(system.config_changes)
     log_level = Verb(system.log_level)

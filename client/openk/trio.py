@@ -18,6 +18,7 @@ from openk.link import Broken, behind, settle, unreachable
 from openk.nouns import Calls
 from openk.operation import Operation
 from openk.socket_path import DEFAULT_TIMEOUT, find_socket
+from openk.stream import AsyncEventStream
 from openk.verbs import AsyncRunner
 
 __all__ = ["Client"]
@@ -66,6 +67,11 @@ class Client(Calls[AsyncRunner]):
     def within(self, timeout: float | None) -> Calls[AsyncRunner]:
         """The same methods with another timeout: await client.within(2).key.sign(...)"""
         return Calls(_Bounded(self, timeout))
+
+    def follow(self, after: str | None = None) -> AsyncEventStream:
+        """The daemon's events, as they happen: async for event in client.follow(). `after`: the cursor of an earlier
+        iterator or answer; all that the daemon keeps when left out."""
+        return AsyncEventStream(self, after, self._timeout)
 
     async def run(self, operation: Operation[R], /) -> R:
         """Run an operation made by hand (openk.operation). Raises Error."""

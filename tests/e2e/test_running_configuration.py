@@ -78,6 +78,15 @@ def test_alerts_and_health_take_other_numbers_with_a_reload(dev_folder: Path) ->
         path.write_text("[alerts.slow]\nraise_at = 1\nclear_at = 3\n", "utf-8")
         assert reload(daemon, client)["outcome"] == "daemon.misconfigured"
         assert f"{path}:1: alerts.slow: clear_at 3 lies beyond raise_at 1" in daemon.log
+        stream = client.follow()
+        kinds = ["alert.raised", "alert.cleared", "config.refused", "policy.reloaded", "config.reloaded"]
+        told: dict[str, openk.results.Event] = {}
+        while not told.keys() >= set(kinds):
+            event = next(stream)
+            told[event.kind] = event
+        assert (told["alert.raised"].subject, told["alert.raised"].severity) == ("disk_low", "ticket")
+        assert told["alert.raised"].number < told["alert.cleared"].number < told["config.refused"].number
+        assert client.system.events(stream.cursor).lost == 0
 
 
 def test_a_mistake_changes_nothing_and_is_named(dev_folder: Path) -> None:

@@ -102,6 +102,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "top": ("openk top", "openk top --once"),
     "system history": ("openk system history --signal cpu_share --json",),
     "system alerts": ("openk system alerts --json",),
+    "system events": ("openk system events --wait 20 --json",),
+    "events": ("openk events", "openk events --follow --json"),
     "health": ("openk health", "openk health --json"),
     "methods": ("openk methods", "openk methods key.sign"),
     "call": ("openk call key.describe --in params.json", "openk call system.ping"),

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from openk.wire.methods import METHODS
-from openk_tools import completion, material, top, watch
+from openk_tools import completion, following, material, top, watch
 from openk_tools.commands import Leaf, command_of
 from openk_tools.failure import Failure
 from openk_tools.rendering import from_json, listing, pairs, show, show_json, table
@@ -22,7 +22,9 @@ _STATUS: Final = {"ok": 0, "degraded": 1, "failed": 69}
 
 
 def commands(root: click.Command) -> list[click.Command]:
-    watching: list[click.Command] = [_health(), watch.alerts(), watch.metrics(), top.command()]
+    watching: list[click.Command] = [
+        _health(), watch.alerts(), following.events(), watch.metrics(), top.command(),
+    ]  # fmt: skip
     return [
         *watching, _seal(), _unseal(), _config(), _log(), _methods(), _call(), _completion(root), _version(),
     ]  # fmt: skip

@@ -8,7 +8,6 @@ from openk.answers import Answer, Misfit, Reply
 from openk.operation import Operation, operate
 from openk.results import (
     Alert,
-    AlertEvent,
     Alerts,
     AuditEntry,
     AuditHead,
@@ -16,6 +15,8 @@ from openk.results import (
     ConfigChange,
     ConfigChanges,
     Course,
+    Event,
+    Events,
     Health,
     Hello,
     History,
@@ -66,10 +67,18 @@ def history(span: Literal["hour", "week"] | None = None, *, signal: str | None =
     return operate("system.history", _history, span=span, signal=signal)
 
 
-def alerts(*, after: int | None = None, wait: int | None = None) -> Operation[Alerts]:
-    """The alerts the daemon raises by itself. `after`: show events with greater numbers; `wait`: seconds until there is
-    one, less than the client's own patience."""
-    return operate("system.alerts", _alerts, after=after, wait=wait)
+def alerts() -> Operation[Alerts]:
+    """The alerts the daemon raises by itself."""
+    return operate(
+        "system.alerts",
+        lambda reply: Alerts([_alert(row) for row in reply.replies("alerts")], reply.text("cursor")),
+    )
+
+
+def events(after: str | None = None, *, wait: int | None = None) -> Operation[Events]:
+    """The event stream behind a cursor; all that the daemon keeps when left out. `wait`: seconds until there is
+    something, less than the client's own patience. A client's `follow` asks on by itself."""
+    return operate("system.events", _events, after=after, wait=wait)
 
 
 def config() -> Operation[list[Setting]]:
@@ -162,14 +171,6 @@ def _course(row: Reply) -> Course:
     )
 
 
-def _alerts(reply: Reply) -> Alerts:
-    return Alerts(
-        [_alert(row) for row in reply.replies("alerts")],
-        [_event(row) for row in reply.replies("events")],
-        reply.integer("last"),
-    )
-
-
 def _alert(row: Reply) -> Alert:
     return Alert(
         row.text("alert"),
@@ -185,13 +186,22 @@ def _alert(row: Reply) -> Alert:
     )
 
 
-def _event(row: Reply) -> AlertEvent:
-    return AlertEvent(
+def _events(reply: Reply) -> Events:
+    return Events(
+        [_event(row) for row in reply.replies("events")],
+        reply.text("cursor"),
+        reply.integer("lost"),
+        reply.flag("restarted"),
+    )
+
+
+def _event(row: Reply) -> Event:
+    return Event(
         row.integer("number"),
-        row.text("alert"),
-        row.text("severity"),
-        row.flag("raised"),
+        row.text("kind"),
         row.integer("at"),
+        row.text("severity"),
+        row.text("subject"),
         _parted(row, "value"),
         row.text("text"),
     )

@@ -31,7 +31,6 @@ from openk.results.keys import (
 )
 from openk.results.system import (
     Alert,
-    AlertEvent,
     Alerts,
     AuditEntry,
     AuditHead,
@@ -39,6 +38,8 @@ from openk.results.system import (
     ConfigChange,
     ConfigChanges,
     Course,
+    Event,
+    Events,
     Health,
     Hello,
     History,
@@ -57,7 +58,6 @@ from openk.results.vaults import (
 
 __all__ = [
     "Alert",
-    "AlertEvent",
     "Alerts",
     "AuditEntry",
     "AuditHead",
@@ -69,6 +69,8 @@ __all__ = [
     "DataKey",
     "Derived",
     "Encapsulated",
+    "Event",
+    "Events",
     "Health",
     "Hello",
     "History",

@@ -65,25 +65,39 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
-class AlertEvent:
-    """An alert was raised, or cleared. `number` counts from 1 since the daemon's start; `at`: Unix time."""
+class Alerts:
+    """`cursor`: where the event stream is, for `system.events`."""
+
+    alerts: list[Alert]
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened to the daemon. `number` counts from 1 since its start; `kind`: alert.raised, health.changed
+    and so on; `at`: Unix time; `severity`: page, ticket or info; `subject`: the alert's name, or empty; `value`: of its
+    signal.
+
+    Iterators of clients add two of their own, with number 0: `events.lost` and `daemon.restarted`."""
 
     number: int
-    alert: str
-    severity: str
-    raised: bool
+    kind: str
     at: int
+    severity: str
+    subject: str
     value: float | None
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Alerts:
-    """`last`: number of the newest event."""
+class Events:
+    """`cursor`: to go on with. `lost`: events in between that are not kept any more. `restarted`: the daemon has
+    started anew since the cursor that was given."""
 
-    alerts: list[Alert]
-    events: list[AlertEvent]
-    last: int
+    events: list[Event]
+    cursor: str
+    lost: int
+    restarted: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""system.history and system.alerts: what the daemon has seen of itself."""
+"""system.history, system.alerts, system.events: what the daemon has seen of itself."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from math import isnan
 from typing import Final
 
 from openk_daemon.call import Call, Handler, Outcome, Plain
-from openk_daemon.observe.alerts import Event
 from openk_daemon.observe.history import ROLLED, STEP
 from openk_daemon.observe.signals import SIGNALS, Signal
 from openk_daemon.refusal import Refusal
+from openk_daemon.watch.events import BadCursor, Event, Events
 from openk_daemon.watch.watcher import Watcher
 
 MILLION: Final = 1_000_000
 WAIT_MOST: Final = 60
-"""Seconds that system.alerts waits for the next event."""
+"""Seconds that system.events waits for the next event."""
 
 
 class WatchHandlers:
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, events: Events) -> None:
         self._watcher = watcher
+        self._events = events
 
     def handlers(self) -> Mapping[str, Handler]:
-        return {"system.history": self.history, "system.alerts": self.alerts}
+        return {"system.history": self.history, "system.alerts": self.alerts, "system.events": self.events}
 
     async def history(self, call: Call) -> Outcome:
         watcher = self._watcher
@@ -51,12 +52,8 @@ class WatchHandlers:
         }
         return shown | ({"lows": _millionths(course.lows), "highs": _millionths(course.highs)} if week else {})
 
-    async def alerts(self, call: Call) -> Outcome:
+    async def alerts(self, _call: Call) -> Outcome:
         watcher = self._watcher
-        after = call.arguments.optional_integer("after")
-        wait = call.arguments.optional_integer("wait") or 0
-        if after is not None and wait:
-            await watcher.wait(after, min(wait, WAIT_MOST))
         raised = watcher.alerts.raised()
         rows: list[Plain] = []
         for rule in watcher.alerts.rules.values():
@@ -75,19 +72,34 @@ class WatchHandlers:
                 "text": "" if event is None else event.text,
             }
             rows.append(row)
-        events = [] if after is None else [_event(event) for event in watcher.alerts.after(after)]
-        answer: dict[str, Plain] = {"alerts": rows, "events": events, "last": watcher.alerts.last}
-        return Outcome((answer,), facts=(("raised", len(raised)),))
+        return Outcome(({"alerts": rows, "cursor": self._events.cursor},), facts=(("raised", len(raised)),))
+
+    async def events(self, call: Call) -> Outcome:
+        after = call.arguments.optional_text("after")
+        wait = call.arguments.optional_integer("wait") or 0
+        try:
+            if wait:
+                await self._events.wait(after, min(wait, WAIT_MOST), call.peer.caller.uid)
+            batch = self._events.since(after)
+        except BadCursor as error:
+            raise Refusal("request.invalid", "after is no cursor of this daemon", details={"field": "after"}) from error
+        answer: dict[str, Plain] = {
+            "events": [_event(event) for event in batch.events],
+            "cursor": batch.cursor,
+            "lost": batch.lost,
+            "restarted": batch.restarted,
+        }
+        return Outcome((answer,), facts=(("events", len(batch.events)),))
 
 
 def _event(event: Event) -> dict[str, Plain]:
     return {
         "number": event.number,
-        "alert": event.alert,
-        "severity": event.severity.value,
-        "raised": event.raised,
+        "kind": event.kind.value,
         "at": int(event.at),
-        "value": _millionths([event.value])[0],
+        "severity": event.severity,
+        "subject": event.subject,
+        "value": None if event.value is None else _millionths([event.value])[0],
         "text": event.text,
     }
 

@@ -9,15 +9,11 @@ Pure: fed with readings and moments, it answers events. Who logs, counts and pas
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import isnan
 from typing import Final
-
-EVENTS: Final = 256
-"""Events remembered for those who ask later."""
 
 
 class Severity(StrEnum):
@@ -97,9 +93,8 @@ def changed(rule: Rule, change: Change) -> Rule:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`number` counts from 1 since the start; `at`: Unix seconds."""
+    """`at`: Unix seconds."""
 
-    number: int
     alert: str
     severity: Severity
     raised: bool
@@ -124,9 +119,6 @@ class Alerts:
         self._states = {rule.name: _State() for rule in rules}
         self._clear_seconds = clear_seconds
         self._values: Mapping[str, float] = {}
-        self.events: deque[Event] = deque(maxlen=EVENTS)
-        self.last = 0
-        """Number of the newest event."""
         self.raised_total: dict[str, int] = dict.fromkeys(self._rules, 0)
 
     @property
@@ -157,9 +149,6 @@ class Alerts:
         value = self._values.get(self._rules[alert].signal)
         return None if value is None or isnan(value) else value
 
-    def after(self, number: int) -> list[Event]:
-        return [event for event in self.events if event.number > number]
-
     def feed(self, values: Mapping[str, float], now: float, at: float) -> list[Event]:
         """What changes with this reading. `now`: monotonic seconds, `at`: Unix seconds. A signal that is not known
         changes nothing."""
@@ -180,12 +169,10 @@ class Alerts:
         return events
 
     def _turn(self, rule: Rule, state: _State, value: float, at: float) -> Event:
-        self.last += 1
         raised = state.event is None
         text = rule.text.format(value=value) if raised or state.event is None else state.event.text
-        event = Event(self.last, rule.name, rule.severity, raised, at, value, text)
+        event = Event(rule.name, rule.severity, raised, at, value, text)
         state.since = 0.0
         state.event = event if raised else None
         self.raised_total[rule.name] += raised
-        self.events.append(event)
         return event

@@ -12,13 +12,14 @@ import trio
 
 from openk_daemon.config_watch import Health as HealthConfig
 from openk_daemon.observe.alerts import Alerts, Rule
-from openk_daemon.observe.exposition import Kind
+from openk_daemon.observe.exposition import Kind as MetricKind
 from openk_daemon.observe.health import Finding, Health, State
 from openk_daemon.observe.log import Log
 from openk_daemon.observe.metrics import Metrics
 from openk_daemon.observe.notify import ServiceManager
 from openk_daemon.observe.signals import Signals
 from openk_daemon.observe.standard import Sources
+from openk_daemon.watch.events import INFO, Kind
 from openk_daemon.watch.probe import Probes
 from openk_daemon.watch.surroundings import Disk, PolicyAge, WallClock
 from openk_daemon.watch.watcher import TICK, Watcher
@@ -35,6 +36,8 @@ class Parts:
     alarms: Callable[[], int]
     sealed: Callable[[], bool]
     connections: Callable[[], int]
+    epoch: Callable[[], int]
+    """Of the policies in force: grows with each reload."""
     descriptors_limit: int
 
 
@@ -72,7 +75,10 @@ class Watching:
         self._log = voices.log
         self._manager = voices.manager
         self._told = ""
+        self._sealed = parts.sealed()
+        self._epoch = parts.epoch()
         self.watcher = Watcher(Signals(metrics, self._read), voices.alerts, voices.log)
+        self.events = self.watcher.events
         self.watcher.watch(metrics)
         self._page = os.sysconf("SC_PAGE_SIZE")
         health.add("hsm-round-trip", posts.probes.finding)
@@ -85,7 +91,7 @@ class Watching:
     def _watch(self, metrics: Metrics, policies: PolicyAge) -> None:
         probes, disk = self._probes, self._disk
         metrics.watch("hsm_probe_seconds", "Of the last round trip, or since one is not answered.", probes.times)
-        metrics.watch("hsm_probe_failures_total", "Round trips that failed.", probes.failures, Kind.COUNTER)
+        metrics.watch("hsm_probe_failures_total", "Round trips that failed.", probes.failures, MetricKind.COUNTER)
         metrics.watch("disk_free_bytes", "Free on the disk that holds the state.", lambda: disk.free_bytes)
         metrics.watch("disk_free_share", "The same, as a share of all.", lambda: disk.free_share)
         metrics.watch("clock_step_seconds", "Largest step of the wall clock in ten minutes.", lambda: self._clock.step)
@@ -111,6 +117,7 @@ class Watching:
             self._clock.look()
             self.watcher.tick(time.monotonic(), time.time())
             self._say()
+            self._notice()
         except Exception as error:  # noqa: BLE001 - whoever only looks on must not bring down whom it looks at
             self._log.error("watch.failed", error)
 
@@ -123,8 +130,9 @@ class Watching:
         self.watcher.replace(rules, clear_seconds, time.time())
 
     def close(self) -> None:
-        """Nobody waits for an alert any more."""
-        self.watcher.close()
+        """The daemon stops: nobody waits for an event any more."""
+        self.events.publish(Kind.STOPPING, time.time(), "openkd stops")
+        self.events.close()
 
     def _say(self) -> None:
         """To the log and the service manager, when health is another than it was."""
@@ -138,7 +146,20 @@ class Watching:
         if first and report.status is State.OK:
             return
         write = self._log.info if report.status is State.OK else self._log.warning
+        severity = INFO if report.status is State.OK else "ticket"
+        self.events.publish(Kind.HEALTH_CHANGED, time.time(), f"{report.status}: {sentence}", severity=severity)
         write("health.changed", status=str(report.status), text=sentence)
+
+    def _notice(self) -> None:
+        """To the event stream, when it was sealed or unsealed, or the policies are other ones, however that came."""
+        sealed, epoch = self._parts.sealed(), self._parts.epoch()
+        if sealed != self._sealed:
+            self._sealed = sealed
+            kind, text = (Kind.SEALED, "openk is sealed") if sealed else (Kind.UNSEALED, "openk is unsealed")
+            self.events.publish(kind, time.time(), text, severity="page" if sealed else INFO)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self.events.publish(Kind.POLICY_RELOADED, time.time(), "other policies are in force")
 
     def _read(self) -> Mapping[str, float]:
         sources, parts = self._sources, self._parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -42,6 +43,7 @@ from openk_daemon.settings import Settings
 from openk_daemon.store.sqlite import SqliteStore
 from openk_daemon.tampering import Tampering, record
 from openk_daemon.thresholds import alert_rules
+from openk_daemon.watch.events import Kind
 from openk_daemon.wiring.ground import Ground
 from openk_daemon.wiring.readings import VERSION, Readings, Rooms
 from openk_hsm.pending import settle
@@ -122,7 +124,7 @@ class Daemon:
         told = {"message_bytes": limits.message_bytes, "in_flight": limits.in_flight}
         return {
             **SystemHandlers(VERSION, told, self.health, self.metrics, self.readings.facts).handlers(),
-            **WatchHandlers(self.watching.watcher).handlers(),
+            **WatchHandlers(self.watching.watcher, self.watching.events).handlers(),
             **SettingsHandlers(self.settings.shown, self.settings.compared, self.log).handlers(),
             **VaultHandlers(self.hierarchy).handlers(),
             **self.keys.handlers(),
@@ -150,16 +152,20 @@ class Daemon:
         """SIGHUP: the configuration, then the policies, each all or nothing; recorded either way."""
         try:
             changed = json.dumps([change.key for change in self.settings.reload()])
-        except ConfigError:
+        except ConfigError as error:
+            text = f"{len(error.mistakes)} mistakes in the configuration files: openk config diff"
+            self.watching.events.publish(Kind.CONFIG_REFUSED, time.time(), text)
             said = '"outcome":"daemon.misconfigured"'
         else:
             said = f'"outcome":"ok","changed":{changed}'
+            self.watching.events.publish(Kind.CONFIG_RELOADED, time.time(), f"changed: {changed}")
         await settle(record(self.ledger, f'{{"event":"config.reload","by":"SIGHUP",{said}}}'))
         try:
             epoch = self.engine.reload()
         except Refusal as refusal:
             self.log.error("policy.kept", refusal, details=str(dict(refusal.details)))
             outcome = f'"outcome":"{refusal.code.name}"'
+            self.watching.events.publish(Kind.POLICY_REFUSED, time.time(), f"{refusal.code.name}: see the log")
         else:
             self.log.info("policy.reloaded", epoch=epoch, policies=self.engine.policies)
             outcome = f'"outcome":"ok","epoch":{epoch}'

@@ -120,6 +120,7 @@ class Readings:
             alarms=self._alarms,
             sealed=lambda: rooms.seal.closed,
             connections=self._connections,
+            epoch=lambda: rooms.engine.epoch,
             descriptors_limit=getrlimit(RLIMIT_NOFILE)[0],
         )
         posts = Posts(

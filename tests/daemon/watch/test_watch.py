@@ -13,6 +13,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openk_daemon.call import Outcome
 from openk_daemon.config_values import Config
 from openk_daemon.config_watch import Alerts as AlertConfig
 from openk_daemon.config_watch import Health as HealthConfig
@@ -32,7 +33,7 @@ from openk_daemon.watch import probe as probing
 from openk_daemon.watch import surroundings
 from openk_daemon.watch.probe import Probe, Probes
 from openk_daemon.watch.surroundings import Disk, PolicyAge, WallClock
-from openk_daemon.watch.watcher import WAITERS, Watcher
+from openk_daemon.watch.watcher import Watcher
 from openk_daemon.watch.watching import Parts, Posts, Voices, Watching
 from openk_hsm.errors import TimedOut
 from openk_hsm.inline import InlineLane
@@ -230,33 +231,33 @@ def test_history_gets_every_tenth_reading(tmp_path: Path) -> None:
     assert watcher.ended_at == 5_030
 
 
-def test_who_waits_for_an_alert_hears_at_once_or_when_the_time_is_over(tmp_path: Path) -> None:
+def test_what_an_alert_does_is_an_event(tmp_path: Path) -> None:
     values = {"heat": 0.0}
     watcher = watcher_of(values, tmp_path)
-    answers: list[object] = []
+    answers: list[Outcome | None] = []
 
-    def ask(after: int, wait: int) -> None:
-        call = make_call("system.alerts", None, {"after": after, "wait": wait})
-        drive(WatchHandlers(watcher).alerts(call), lambda outcome, _: answers.append(outcome))
+    def ask(after: str | None, wait: int) -> None:
+        given: dict[str, str | int] = {"wait": wait} if after is None else {"after": after, "wait": wait}
+        call = make_call("system.events", None, given)  # type: ignore[arg-type]
+        drive(WatchHandlers(watcher, watcher.events).events(call), lambda outcome, _: answers.append(outcome))
 
-    ask(0, 30)
+    ask(None, 30)
     watcher.tick(probing_now(), 1.0)
     assert answers == []
     values["heat"] = 11.0
     watcher.tick(probing_now(), 2.0)
-    assert len(answers) == 1
-    ask(0, 30)  # there is one already
-    assert len(answers) == 2
-    ask(1, 30)
+    [outcome] = answers
+    assert outcome is not None
+    [answer] = outcome.results
+    assert not isinstance(answer, Refusal)
+    event = answer["events"][0]  # type: ignore[index,call-overload]
+    assert (event["kind"], event["subject"], event["severity"]) == ("alert.raised", "hot", "page")
+    assert event["value"] == 11_000_000
+    ask(watcher.events.cursor, 30)
     watcher.tick(probing_now() + 31, 3.0)
-    assert len(answers) == 3
-    for _ in range(WAITERS + 1):
-        ask(1, 30)
-    assert len(answers) == 4
-    watcher.close()
-    assert len(answers) == 4 + WAITERS
-    ask(1, 30)
-    assert len(answers) == 5 + WAITERS
+    assert len(answers) == 2, "its time was over"
+    with pytest.raises(Refusal, match="no cursor of this daemon"):
+        run(WatchHandlers(watcher, watcher.events).events(make_call("system.events", None, {"after": "x"})))
     assert '"event": "alert.raised"' in (tmp_path / "log").read_text()
 
 
@@ -270,16 +271,17 @@ def test_handlers_tell_in_millionths(tmp_path: Path) -> None:
     values = {"heat": 11.0, "cpu_share": 0.25, "disk_free_share": float("nan")}
     watcher = watcher_of(values, tmp_path)
     watcher.tick(100.0, 7.0)
-    handlers = WatchHandlers(watcher)
+    handlers = WatchHandlers(watcher, watcher.events)
     [answer] = run(
         handlers.history(make_call("system.history", None, {"signal": "disk_free_share", "span": "week"}))
     ).results
     assert not isinstance(answer, Refusal)
     assert (answer["seconds"], answer["end"]) == (300, 7)
-    [answer] = run(handlers.alerts(make_call("system.alerts", None, {"after": 0}))).results
+    [answer] = run(handlers.alerts(make_call("system.alerts", None, {}))).results
     assert not isinstance(answer, Refusal)
     assert answer["alerts"][0]["value"] == 11_000_000  # type: ignore[index,call-overload]
-    assert answer["events"][0]["text"] == "it is 11 hot"  # type: ignore[index,call-overload]
+    assert answer["alerts"][0]["text"] == "it is 11 hot"  # type: ignore[index,call-overload]
+    assert answer["cursor"] == watcher.events.cursor
     with pytest.raises(Refusal, match="no signal 'x'"):
         run(handlers.history(make_call("system.history", None, {"signal": "x"})))
 
@@ -304,7 +306,7 @@ async def test_what_breaks_while_looking_is_told_and_stops_nothing(bench: Bench,
         raise ZeroDivisionError
 
     read = Sources(list, broken, broken, broken, lambda: None, broken, broken)  # type: ignore[arg-type]
-    parts = Parts(broken, broken, lambda: False, broken, 1)
+    parts = Parts(broken, broken, lambda: False, broken, lambda: 1, 1)
     disk = Disk(tmp_path, tmp_path, 0.0)
     posts = Posts(bench.probes, disk, WallClock(2.0), PolicyAge(disk, 0.0, 0.0, lambda: 1))
     watching = Watching(Metrics(), Health(), read, parts, posts, Voices(Alerts([HEAT]), bench.log, ServiceManager({})))

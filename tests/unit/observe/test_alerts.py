@@ -30,7 +30,6 @@ def test_it_is_raised_after_its_time_and_cleared_after_its_own() -> None:
     alerts = Alerts([HIGH], clear_seconds=2)
     told = feed(alerts, 11, 11, 11, 11, 11, 4, 4, 4, 4)
     assert told == [(3, True), (7, False)]
-    assert [event.text for event in alerts.events] == ["it is 11 hot"] * 2
     assert alerts.raised_total == {"hot": 1}
 
 
@@ -59,7 +58,7 @@ def test_what_is_not_known_changes_nothing() -> None:
 
 
 @given(st.lists(st.floats(0, 20), max_size=80), st.floats(0, 5), st.floats(0, 5))
-def test_events_alternate_and_are_numbered_and_explained_by_the_values(
+def test_events_alternate_and_are_explained_by_the_values(
     values: list[float], for_seconds: float, clear_seconds: float
 ) -> None:
     rule = Rule("hot", "heat", Severity.PAGE, 10, 5, for_seconds, "")
@@ -68,7 +67,6 @@ def test_events_alternate_and_are_numbered_and_explained_by_the_values(
     for second, value in enumerate(values):
         events += [(second, event) for event in alerts.feed({"heat": value}, 1.0 + second, 0.0)]
     assert [event.raised for _, event in events] == [number % 2 == 0 for number in range(len(events))]
-    assert [event.number for _, event in events] == list(range(1, len(events) + 1))
     for second, event in events:
         patience = for_seconds if event.raised else clear_seconds
         lasting = values[max(0, second - int(patience)) : second + 1]
@@ -110,17 +108,8 @@ def test_whatever_is_replaced_when_each_is_raised_and_cleared_in_turn(
             assert set(alerts.raised()) <= set(alerts.rules)
         events += alerts.feed({HIGH.signal: value}, float(moment), 0.0)
     assert [event.raised for event in events] == [number % 2 == 0 for number in range(len(events))]
-    assert [event.number for event in events] == list(range(1, len(events) + 1))
     assert bool(alerts.raised()) == (len(events) % 2 == 1)
     assert alerts.raised_total[HIGH.name] == sum(event.raised for event in events)
-
-
-def test_only_so_many_events_are_remembered() -> None:
-    alerts = Alerts([LOW], clear_seconds=0)
-    for number in range(400):
-        alerts.feed({"water": number % 2}, 1.0 + number, 0.0)
-    assert (len(alerts.events), alerts.last) == (256, 400)
-    assert [event.number for event in alerts.after(398)] == [399, 400]
 
 
 def test_operations_tell_each_rule_as_it_is() -> None:

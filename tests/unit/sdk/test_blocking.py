@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -396,3 +397,45 @@ def test_a_pipeline_times_out(tmp_path: Path) -> None:
         for future in futures:
             with pytest.raises((TimedOut, Interrupted)):
                 future.result()
+
+
+def event(number: int) -> dict[str, object]:
+    return {
+        "number": number, "kind": "alert.raised", "at": 7, "severity": "page", "subject": "slow", "value": 2_500_000, "text": "t",
+    }  # fmt: skip
+
+
+def batch(cursor: str, *events: dict[str, object], lost: int = 0, restarted: bool = False) -> dict[str, object]:
+    return {"events": list(events), "cursor": cursor, "lost": lost, "restarted": restarted}
+
+
+def batches() -> Iterator[object]:
+    """An answer a question, and the daemon gone in between."""
+    yield batch("00000001:2", event(1), event(2))
+    yield batch("00000001:2")
+    yield batch("00000001:9", event(9), lost=6)
+    yield Refusal("daemon.stopping", "It stops.")
+    yield batch("00000002:1", event(1), restarted=True)
+
+
+FOLLOWED = [
+    ("alert.raised", 1), ("alert.raised", 2), ("events.lost", 0), ("alert.raised", 9), ("daemon.restarted", 0), ("alert.raised", 1),
+]  # fmt: skip
+CURSORS = [None, "00000001:2", "00000001:2", "00000001:9", "00000001:9"]
+
+
+def test_events_are_followed_over_losses_and_restarts(tmp_path: Path) -> None:
+    script = batches()
+    with (
+        FakeDaemon(tmp_path / "s", {"system.events": lambda _: next(script)}) as daemon,
+        openk.Client(tmp_path / "s") as client,
+    ):
+        stream = client.follow()
+        found = [next(stream) for _ in range(4)]
+        with pytest.raises(openk.errors.Error, match="It stops"):
+            next(stream)
+        found += [next(stream) for _ in range(2)]
+        assert [(one.kind, one.number) for one in found] == FOLLOWED
+        assert (found[0].value, found[0].subject, found[2].text) == (2.5, "slow", "6 events are not kept any more")
+        assert [asked.get("after") for asked in daemon.asked("system.events")] == CURSORS
+        assert stream.cursor == "00000002:1"

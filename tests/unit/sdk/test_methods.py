@@ -41,7 +41,7 @@ ROWS = {
         "raise_at": 1_000_000, "clear_at": 0, "for_seconds": 10, "text": "t",
     },
     "events": {
-        "number": 1, "alert": "hsm_down", "severity": "page", "raised": True, "at": 1, "value": 1_000_000, "text": "t",
+        "number": 1, "kind": "alert.raised", "at": 1, "severity": "page", "subject": "hsm_down", "value": 1_000_000, "text": "t",
     },
     "settings": {"key": "log.level", "value": "info", "origin": "default", "live": True},
     "changes": {"key": "log.level", "running": "info", "files": "debug", "origin": "a:1", "live": True},

@@ -13,6 +13,7 @@ import openk.trio
 from openk.errors import Interrupted, TimedOut, Unintelligible, Unreachable, VaultFault
 from tests.support.fake_daemon import FakeDaemon, Refusal
 from tests.unit.sdk.scripted import Peer, echo, scripted, vanish
+from tests.unit.sdk.test_blocking import CURSORS, FOLLOWED, batches
 
 
 async def test_calls_secrets_and_errors(tmp_path: Path) -> None:
@@ -201,3 +202,19 @@ async def test_an_exception_in_the_block_comes_out_as_itself(tmp_path: Path) -> 
 
     with scripted(tmp_path, echo), pytest.raises(ZeroDivisionError):
         await fail()
+
+
+async def test_events_are_followed_too(tmp_path: Path) -> None:
+    script = batches()
+    with FakeDaemon(tmp_path / "s", {"system.events": lambda _: next(script)}) as daemon:
+        async with openk.trio.Client(tmp_path / "s") as client:
+            stream = client.follow()
+            found = [await anext(stream) for _ in range(4)]
+            with pytest.raises(openk.errors.Error, match="It stops"):
+                await anext(stream)
+            async for one in stream:
+                found.append(one)
+                if len(found) == len(FOLLOWED):
+                    break
+            assert [(one.kind, one.number) for one in found] == FOLLOWED
+            assert [asked.get("after") for asked in daemon.asked("system.events")] == CURSORS

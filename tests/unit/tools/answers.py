@@ -199,7 +199,17 @@ def _alerts(params: Params) -> dict[str, object]:
         "value": 1_000_000, "raise_at": 1_000_000, "clear_at": 0, "for_seconds": 10, "text": "1 HSMs do not serve",
     }  # fmt: skip
     well = {**down, "alert": "sealed", "raised": False, "since": None, "signal": "sealed", "value": 0, "text": ""}
-    return {"alerts": [well, down], "events": [], "last": 1}
+    return {"alerts": [well, down], "cursor": "0a1b2c3d:1"}
+
+
+def _events(params: Params) -> dict[str, object]:
+    """One event, for whoever has not read it."""
+    event = {
+        "number": 1, "kind": "alert.raised", "at": 1_767_323_045, "severity": "page", "subject": "hsm_down",
+        "value": 1_000_000, "text": "1 HSMs do not serve",
+    }  # fmt: skip
+    events = [] if params.get("after") == "0a1b2c3d:1" else [event]
+    return {"events": events, "cursor": "0a1b2c3d:1", "lost": 0, "restarted": False}
 
 
 ANSWERS: dict[str, Answer] = {
@@ -212,6 +222,7 @@ ANSWERS: dict[str, Answer] = {
     },
     "system.history": _history,
     "system.alerts": _alerts,
+    "system.events": _events,
     "system.metrics": {"text": "# TYPE openk_requests counter\nopenk_requests_total 3\n"},
     "system.ping": lambda params: {"echo": params["echo"]} if "echo" in params else {},
     "vault.create": lambda params: {"vault": params["vault"], "created": "2026-01-02T03:04:05Z"},

@@ -19,14 +19,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openk_tools import watch
+from openk_tools import following
 from openk_tools.exposition import Exposition, quantile
 from openk_tools.failure import Failure
+from openk_tools.following import AlertFollower, run_hook
 from openk_tools.session import Session
 from openk_tools.settings import Settings
 from openk_tools.sparkline import seconds, shown, sparkline
-from openk_tools.watch import Follower, run_hook
-from tests.support.fake_daemon import FakeDaemon, Params, Refusal
+from tests.support.fake_daemon import FakeDaemon, Refusal
 from tests.unit.tools.answers import ANSWERS
 from tests.unit.tools.stage import Ran, run
 
@@ -92,49 +92,65 @@ def script(folder: Path, text: str) -> str:
 def test_each_event_is_told_once_to_the_hook_and_over_a_restart(tmp_path: Path) -> None:
     out = tmp_path / "told"
     hook = script(tmp_path, f'{{ cat; echo " $OPENK_ALERT $OPENK_ALERT_STATE $#"; env | grep -c SECRET; }} >> {out}')
-    events = [
-        {"number": 2, "alert": "sealed", "severity": "page", "raised": True, "at": 5, "value": 1_000_000, "text": "t"}
-    ]
     begun = ANSWERS["system.alerts"]
     assert callable(begun)
-    answers = iter([
-        begun({}), {"alerts": [], "events": events, "last": 2}, Refusal("daemon.stopping"), Refusal("daemon.stopping"),
-        {"alerts": [], "events": [], "last": 1}, {"alerts": [], "events": [{**events[0], "number": 1}], "last": 1},
+    well = {"alerts": [], "cursor": "00000002:1"}
+    tables = iter([begun({}), well, well])
+    sealed = {
+        "number": 2, "kind": "alert.raised", "at": 5, "severity": "page", "subject": "sealed", "value": 1_000_000, "text": "t",
+    }  # fmt: skip
+    health = {**sealed, "number": 3, "kind": "health.changed", "subject": ""}
+    slow = {**sealed, "number": 1, "subject": "slow"}
+    streams = iter([
+        batch("0a1b2c3d:3", sealed, health), Refusal("daemon.stopping"), Refusal("daemon.stopping"),
+        batch("00000002:1", slow, restarted=True), batch("00000002:9", lost=7),
     ])  # fmt: skip
 
-    def alerts(_: Params) -> object:
-        return next(answers)
-
     os.environ["SECRET"] = "s"  # not handed on to a program
+    answers = {"system.alerts": lambda _: next(tables), "system.events": lambda _: next(streams)}
     try:
-        with FakeDaemon(tmp_path / "s", {"system.alerts": alerts}) as daemon:  # type: ignore[dict-item]
-            follower = Follower(Settings(socket=str(daemon.path)), hook, lambda _: None)
+        with FakeDaemon(tmp_path / "s", answers) as daemon:  # type: ignore[arg-type]
+            follower = AlertFollower(Settings(socket=str(daemon.path)), hook, lambda _: None)
             with Session(Settings(socket=str(daemon.path))) as session:
                 for _ in range(6):
                     try:
-                        follower.step(session)
+                        follower.step(session, wait=7)
                     except Failure as failure:
-                        follower._miss(failure)
-            asked = daemon.asked("system.alerts")
+                        follower.miss(failure)
+            asked = daemon.asked("system.events")
     finally:
         del os.environ["SECRET"]
     told = out.read_text().splitlines()
     words = [line.rpartition("}")[2].split() for line in told[::2]]
     assert words == [
         ["hsm_down", "raised", "0"], ["sealed", "raised", "0"], ["unreachable", "raised", "0"], ["unreachable", "cleared", "0"],
-        ["sealed", "raised", "0"],
+        ["slow", "raised", "0"], ["hsm_down", "cleared", "0"], ["sealed", "cleared", "0"], ["slow", "cleared", "0"],
     ]  # fmt: skip
     assert set(told[1::2]) == {"0"}
     assert json.loads(told[2].rpartition("}")[0] + "}")["value"] == 1.0
-    assert [(params["after"], params.get("wait")) for params in asked] == [
-        (0, None), (1, 20), (2, 20), (2, None), (2, None), (0, 20),
+    first, then, new = "0a1b2c3d:1", "0a1b2c3d:3", "00000002:1"
+    assert [params["after"] for params in asked] == [first, then, then, then, new]
+    assert {params["wait"] for params in asked} == {7}
+
+
+def batch(cursor: str, *events: dict[str, object], lost: int = 0, restarted: bool = False) -> dict[str, object]:
+    return {"events": list(events), "cursor": cursor, "lost": lost, "restarted": restarted}
+
+
+def test_events_as_lines_and_for_programs(daemon: FakeDaemon) -> None:
+    ran = openk(daemon, "events")
+    assert ran.out.decode().splitlines()[0].split()[2:] == [
+        "page", "alert.raised", "hsm_down:", "1", "HSMs", "do", "not", "serve",
     ]  # fmt: skip
+    assert "go on with --after 0a1b2c3d:1" in ran.err
+    assert openk(daemon, "events", "--after", "0a1b2c3d:1").out == b""
+    assert json.loads(openk(daemon, "events", "--json").out)["value"] == 1.0
 
 
 def test_a_hook_that_fails_or_hangs_changes_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "HOOK_SECONDS", 0.2)
+    monkeypatch.setattr(following, "HOOK_SECONDS", 0.2)
     run_hook(script(tmp_path, "exit 3"), {"alert": "sealed", "raised": True})
     run_hook(script(tmp_path, "exec sleep 60"), {"alert": "sealed", "raised": True})
     run_hook(str(tmp_path / "none"), {"alert": "sealed", "raised": True})
