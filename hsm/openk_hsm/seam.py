@@ -101,7 +101,7 @@ class Replay(StrEnum):
     """What happens to an operation whose worker died before it answered."""
 
     PURE = "pure"  # leaves nothing behind: done again
-    JOURNALED = "journaled"  # fails with hsm.interrupted; the caller's journal looks it up
+    JOURNALED = "journaled"  # fails with hsm.interrupted; the caller's journal undoes it, and begins anew where another id will do
     NEVER = "never"
 
 

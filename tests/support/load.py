@@ -29,6 +29,31 @@ WINDOW: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
+class Mix:
+    """What an HSM of some kind is asked to make. `kinds`: keys of many versions. `resident`: a token object.
+    `objects`: how many of those the token has room for, vaults' keys included, of which each has `vault`."""
+
+    kinds: Sequence[Mapping[str, str]]
+    resident: Mapping[str, str]
+    objects: int
+    vault: int
+
+
+TOKEN: Final = Mix(
+    ({"algorithm": "aes-256-gcm"}, {"algorithm": "p-256"}),
+    {"algorithm": "aes-256-gcm", "protection": "resident"},
+    objects=1 << 20,
+    vault=0,
+)
+YUBIHSM: Final = Mix(
+    ({"algorithm": "aes-256-gcm", "protection": "cached"}, {"algorithm": "p-256", "protection": "cached"}),
+    {"algorithm": "p-256", "protection": "resident"},
+    objects=200,
+    vault=2,
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The daemon answered with an error."""
 
@@ -117,6 +142,13 @@ class Book:
     answered: int = 0
     writes: int = 0
     lost: int = 0
+    objects: int = 0
+    """Of the token, asked for."""
+
+    async def until(self, answered: int) -> None:
+        """So many requests were answered."""
+        while self.answered < answered:  # noqa: ASYNC110 - by the tasks of a load, which set no event
+            await trio.sleep(0.01)
 
     def keep(self, name: str, version: int, value: bytes) -> None:
         versions = self.secrets.setdefault(name, {})
@@ -132,8 +164,9 @@ SHARED: Final = "load/shared"
 class Client:
     """One of several. Names of its own (`name`), but for `SHARED`; its choices come from `chance`."""
 
-    def __init__(self, name: str, book: Book, socket: Path, chance: random.Random) -> None:
+    def __init__(self, name: str, book: Book, socket: Path, chance: random.Random, mix: Mix = TOKEN) -> None:
         self.wire = Wire(socket)
+        self._mix = mix
         self._me = name
         self._book = book
         self._chance = chance
@@ -175,17 +208,24 @@ class Client:
         name = f"load/{self._me}-k{self._made}"
         if dice < 0.96:
             self._made += 1
-            algorithm = self._chance.choice(["aes-256-gcm", "p-256"])
-            return "key.create", {"key": name, "algorithm": algorithm}
-        if dice < 0.965:
+            return "key.create", {"key": name, **self._chance.choice(self._mix.kinds)}
+        if dice < 0.965 and self._has_room(1):
             self._made += 1
-            return "key.create", {"key": name, "algorithm": "aes-256-gcm", "protection": "resident"}
+            return "key.create", {"key": name, **self._mix.resident}
         if dice < 0.99:
             mine = [name for name, key in self._book.keys.items() if f"/{self._me}-" in name and not key.resident]
             if mine:
                 return "key.rotate", {"key": self._chance.choice(mine)}
+        if not self._has_room(self._mix.vault):
+            return self._use("sign", "key.sign")
         self._made += 1
         return "vault.create", {"vault": f"{self._me}-v{self._made}"}
+
+    def _has_room(self, objects: int) -> bool:
+        """On the token; then they count as made."""
+        fits = self._book.objects + objects <= self._mix.objects
+        self._book.objects += objects * fits
+        return fits
 
     def _put(self, name: str) -> Call:
         value = self._chance.randbytes(self._chance.choice([16, 200, 3000]))
@@ -228,7 +268,7 @@ class Client:
                 assert answer["value"] == wanted, f"{params['secret']} has another value than was acknowledged"
             case "key.create":
                 job = "encrypt" if params["algorithm"] == "aes-256-gcm" else "sign"
-                book.keys[params["key"]] = Key(job, answer["version"], "protection" in params)
+                book.keys[params["key"]] = Key(job, answer["version"], params.get("protection") == "resident")
                 book.writes += 1
             case "key.rotate":
                 known = book.keys[params["key"]]
@@ -256,12 +296,12 @@ def _sample(kept: list[T], fresh: T, chance: random.Random) -> None:
         kept.append(fresh)
 
 
-async def furnish(socket: Path, book: Book) -> None:
-    """The vault that the load works in, with a key of each job."""
+async def furnish(socket: Path, book: Book, mix: Mix = TOKEN) -> None:
+    """The vault that the load works in, with a key of each job; the device does what the second one is asked."""
     wire = Wire(socket)
     calls: list[Call] = [
         ("vault.create", {"vault": "load"}),
-        ("key.create", {"key": "load/first", "algorithm": "aes-256-gcm"}),
+        ("key.create", {"key": "load/first", **mix.kinds[0]}),
         ("key.create", {"key": "load/second", "algorithm": "p-256"}),
     ]
     for call in calls:

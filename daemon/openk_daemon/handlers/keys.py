@@ -29,7 +29,7 @@ LIST_USUAL: Final = 100
 
 
 class KeyHandlers:
-    """`handlers` has every method `key.*`. `recover` runs at start before the first request."""
+    """`handlers` has every method `key.*`. `recover` runs at start before the first request, `clear` now and then."""
 
     def __init__(self, keyring: Keyring, pool: Pool) -> None:
         self._keyring = keyring
@@ -40,6 +40,7 @@ class KeyHandlers:
         self._sharing = SharingHandlers(keyring, pool)
         self._turns = Turns()
         self.recover = self._residents.recover
+        self.clear = self._residents.clear
 
     def handlers(self) -> Mapping[str, Handler]:
         return {

@@ -11,6 +11,7 @@ vault's name leads to the HSM that has its keys (openk_daemon.hsms).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
@@ -58,6 +59,16 @@ DIGEST: Final = 32  # bytes
 _VAULT_DIGESTS_KEPT: Final = 4096
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A token object that came to nothing and is to be destroyed (openk_daemon.hierarchy.intents)."""
+
+    label: str
+    id: bytes
+    hsm: str
+    role: bytes
+
+
 class Hierarchy:
     """`vaults_kept` bounds the vaults whose three session objects stay loaded in workers."""
 
@@ -79,6 +90,8 @@ class Hierarchy:
         self.nonces = Nonces(lane)
         self.sealing = Sealing(lane, self.nonces, store)
         self.root = sealer(ROOT_ID, root_data(data), counted=False)
+        self.unfinished: dict[bytes, Unfinished] = {}
+        """By their intents' ids. An intent is sealed by the first HSM, so none is added while that is away."""
         self.touched = False
         """Whether a cipher ran over secrets here since the last `tidy`: set by whoever ran it."""
         self._clock = clock

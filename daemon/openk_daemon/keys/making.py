@@ -7,6 +7,7 @@ from typing import Final
 
 from openk_daemon.hierarchy.envelope import KEY_ID
 from openk_daemon.hierarchy.hierarchy import Hierarchy
+from openk_daemon.hierarchy.intents import persist
 from openk_daemon.hierarchy.names import split
 from openk_daemon.hierarchy.records import (
     FORMAT,
@@ -64,17 +65,22 @@ class Making:
         if purpose not in SUITES[algorithm].purposes:
             raise Refusal("key.unsuitable", f"{algorithm.value} keys are for {_words(SUITES[algorithm].purposes)}")
         vault = await hierarchy.vault(vault_name)
-        chosen = choose(await hierarchy.hsms.of_vault(vault).info(), KeySpec(algorithm, purpose), protection)
+        spec = KeySpec(algorithm, purpose)
+        chosen = choose(await hierarchy.hsms.of_vault(vault).info(), spec, protection)
         record = await hierarchy.object_id(vault, KEY, key_name)
         if await hierarchy.store.read(KEY, record) is not None:
             raise Refusal("key.exists", f"a key {name} exists")
-        id_ = await hierarchy.random(KEY_ID)
-        now = hierarchy.now()
-        version, drafts, journal = await self._draft_version(vault, id_, KeySpec(algorithm, purpose), chosen, 1, now)
-        body = KeyBody(FORMAT, key_name, id_, algorithm.value, purpose.value, chosen.value, 1, now)
-        drafts.append(Draft(KEY, record, 0, encode(body)))
-        state = KeyState(name, vault, record, 0, id_, algorithm, purpose, chosen, now, version, {1: version})
-        return await self._finish(state, version, drafts, journal)
+
+        async def draft() -> Fresh:
+            id_ = await hierarchy.random(KEY_ID)
+            now = hierarchy.now()
+            version, drafts, journal = await self._draft_version(vault, id_, spec, chosen, 1, now)
+            body = KeyBody(FORMAT, key_name, id_, algorithm.value, purpose.value, chosen.value, 1, now)
+            drafts.append(Draft(KEY, record, 0, encode(body)))
+            state = KeyState(name, vault, record, 0, id_, algorithm, purpose, chosen, now, version, {1: version})
+            return await self._finish(state, version, drafts, journal)
+
+        return await persist(draft)
 
     async def draft_version(self, state: KeyState) -> Fresh:
         """The next version of a key."""

@@ -14,6 +14,8 @@ class Residents:
         self._intents = Intents(hierarchy)
         self.recover = self._intents.recover
         """At start, before requests; for vaults' token objects too."""
+        self.clear = self._intents.clear
+        """Every now and then; likewise."""
 
     async def make(self, spec: KeySpec, id_: bytes, hsm: str) -> tuple[Generated, Write]:
         """On the HSM of that name, as records have it. As `Intents.make`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from openk_daemon.hierarchy.hierarchy import Hierarchy
-from openk_daemon.hierarchy.intents import Intents
+from openk_daemon.hierarchy.intents import Intents, persist
 from openk_daemon.hierarchy.names import check_vault
 from openk_daemon.hierarchy.records import FORMAT, VAULT, VaultBody, encode
 from openk_daemon.hierarchy.sealing import Draft
@@ -46,11 +46,16 @@ class Vaults:
         record = await hierarchy.vault_id(check_vault(name))
         if await hierarchy.store.read(VAULT, record) is not None:
             raise Refusal("vault.exists", f"a vault {name} exists")
-        id_ = await hierarchy.random(_ID)
         token = await hierarchy.hsms.of(home).info()
         if token.resident_vaults:
-            body = VaultBody(FORMAT, name, id_, hierarchy.now(), b"", b"", b"", home)
-            return await self._draft_resident(body, record)
+
+            async def draft() -> NewVault:
+                fresh = await hierarchy.random(_ID)
+                body = VaultBody(FORMAT, name, fresh, hierarchy.now(), b"", b"", b"", home)
+                return await self._draft_resident(body, record)
+
+            return await persist(draft)
+        id_ = await hierarchy.random(_ID)
         waiting = [
             hierarchy.lane.generate(spec, root, key_context(id_, role))
             for spec, role in ((KW, "kw"), (KeySpec(token.data, DATA.purpose), "data"), (MAC, "mac"))

@@ -46,7 +46,7 @@ from openk_daemon.thresholds import alert_rules
 from openk_daemon.watch.events import Kind
 from openk_daemon.wiring.ground import Ground
 from openk_daemon.wiring.readings import VERSION, Readings, Rooms
-from openk_hsm.pending import settle
+from openk_hsm.pending import drive, settle
 from openk_hsm.seam import KeyHandle, KeySpec, TokenInfo, Wrapped
 from openk_hsm.selftest import Finding as CheckFinding
 
@@ -79,6 +79,7 @@ class Daemon:
         self.seal = Seal(lanes, kept, self._wipe)
         self.tampering = Tampering(self.seal, lanes, ledger, self.log, lambda: self.config)
         self._recovered = False
+        self._clearing = False
         rooms = Rooms(self.settings, self.engine, self.pool, store, lanes, ledger, self.seal, self.log, token)
         self.readings = Readings(rooms, lambda: self.server.connections, lambda: sum(self.notices.alarms.values()))
         self.watching = self.readings.watching(self.metrics, self.health, ground.manager, self._handles)
@@ -181,6 +182,14 @@ class Daemon:
             await self.tampering.look()
             if not self._recovered and not self.seal.closed:
                 await self.recover()
+            if self.hierarchy.unfinished and not self._clearing and not self.seal.closed:
+                self._clearing = True
+                drive(self.keys.clear(), self._cleared)
+
+    def _cleared(self, objects: int | None, error: Exception | None) -> None:
+        self._clearing = False
+        if objects or error is not None:
+            self.log.warning("keys.cleared", error, objects=objects or 0)
 
     async def recover(self) -> None:
         """Finish what an interrupted run left on the HSMs; once, and not while they are logged out."""

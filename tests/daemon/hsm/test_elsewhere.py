@@ -12,6 +12,7 @@ from openk_daemon.store.seam import Record
 from openk_hsm.errors import Interrupted, Unavailable
 from openk_hsm.inline import InlineLane
 from openk_hsm.pending import Pending, failed
+from openk_hsm.seam import ObjectInfo
 from openk_hsm.software import SoftwareBackend
 from tests.support.custody import Custody, run
 from tests.support.lanes import SteeredLane
@@ -34,7 +35,7 @@ def lanes() -> tuple[Away, Away]:
 
 
 def interrupted_key(custody: Custody, lane: Away, vault: str) -> None:
-    """A resident key whose making is interrupted while the HSM goes away: its intent stays."""
+    """A resident key whose making is interrupted each time, and the HSM goes away: its intents stay."""
     lane.fail_resident, lane.away = Interrupted("the worker died"), True
     with pytest.raises(Refusal) as refused:
         custody.call("key.create", key=f"{vault}/k", algorithm="p-256", protection="resident")
@@ -54,12 +55,45 @@ def test_an_intent_on_an_absent_hsm_waits_for_a_later_start() -> None:
     custody = Custody(hsms=Hsms({"main": home, "vendor": vendor}))
     custody.call("vault.create", vault="there", hsm="vendor")
     interrupted_key(custody, vendor, "there")
-    assert len(intents(custody)) == 1
+    left = len(intents(custody))
+    assert left
     assert run(Intents(custody.hierarchy).recover()) == 0
-    assert len(intents(custody)) == 1
+    assert len(intents(custody)) == left
     vendor.away = False
-    assert run(Intents(custody.hierarchy).recover()) == 1
+    assert run(Intents(custody.hierarchy).recover()) == left
     assert intents(custody) == []
+
+
+def test_what_could_not_be_destroyed_is_when_the_hsm_is_back() -> None:
+    home, vendor = lanes()
+    custody = Custody(hsms=Hsms({"main": home, "vendor": vendor}))
+    custody.call("vault.create", vault="there", hsm="vendor")
+    interrupted_key(custody, vendor, "there")
+    left = len(intents(custody))
+    assert run(Intents(custody.hierarchy).clear()) == 0
+    assert len(intents(custody)) == left
+    vendor.away = False
+    assert run(Intents(custody.hierarchy).clear()) == left
+    assert intents(custody) == []
+    assert run(Intents(custody.hierarchy).clear()) == 0
+
+
+def test_a_next_version_that_failed_is_no_conflict_for_the_one_asked_for_again() -> None:
+    home, _ = lanes()
+    custody = Custody(hsms=Hsms({"main": home}))
+    custody.call("vault.create", vault="v")
+    custody.call("key.create", key="v/k", algorithm="p-256", protection="resident")
+    home.fail_resident, home.away = Interrupted("the worker died"), True
+    with pytest.raises(Refusal, match="interrupted"):
+        custody.call("key.rotate", key="v/k")
+    home.fail_resident, home.away = None, False
+    assert custody.call("key.rotate", key="v/k")["version"] == 2
+    assert intents(custody) == []
+    assert [found.label[:10] for found in run(_objects(home))].count("openk-key-") == 2
+
+
+async def _objects(lane: Away) -> list[ObjectInfo]:
+    return list(await lane.objects())
 
 
 def test_the_first_hsm_must_be_there() -> None:

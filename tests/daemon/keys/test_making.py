@@ -15,8 +15,8 @@ from openk_daemon.store.memory import MemoryStore
 from openk_daemon.store.seam import Full, Unit, Write
 from openk_hsm.errors import Interrupted
 from openk_hsm.inline import InlineLane
-from openk_hsm.pending import drive
-from openk_hsm.seam import Algorithm, KeySpec, ObjectInfo, Purpose, TokenInfo
+from openk_hsm.pending import Pending, drive
+from openk_hsm.seam import Algorithm, Generated, KeySpec, ObjectInfo, Purpose, TokenInfo
 from openk_hsm.software import SoftwareBackend
 from tests.support.custody import Custody, Given, make_call, records, run
 from tests.support.lanes import SteeredLane
@@ -230,6 +230,41 @@ def test_resident_key_whose_answer_was_lost_is_destroyed() -> None:
     assert records(custody.store, INTENT) == {}
     lane.fail_resident = None
     custody.call("key.create", key="v/k", algorithm="p-256", protection="resident")
+
+
+class Twice(SteeredLane):
+    """The first two answers are lost."""
+
+    made = 0
+
+    def generate_resident(self, spec: KeySpec, label: str, id_: bytes) -> Pending[Generated]:
+        self.made += 1
+        self.fail_resident = Interrupted("the worker died") if self.made < 3 else None
+        return super().generate_resident(spec, label, id_)
+
+
+def test_a_worker_that_dies_while_it_makes_a_token_object_costs_no_error() -> None:
+    lane = Twice(InlineLane(SoftwareBackend(allow=True)))
+    custody = Custody(lane=lane)
+    custody.call("vault.create", vault="v")
+    custody.call("key.create", key="v/k", algorithm="p-256", protection="resident")
+    assert lane.made == 3
+    assert len(resident_objects(custody)) == 1
+    assert isinstance(custody.store, MemoryStore)
+    assert records(custody.store, INTENT) == {}
+    assert custody.call("key.sign", key="v/k", input=b"x")["signature"]
+
+
+def test_a_next_version_is_not_tried_again_under_its_only_name() -> None:
+    lane = Twice(InlineLane(SoftwareBackend(allow=True)))
+    custody = Custody(lane=lane)
+    custody.call("vault.create", vault="v")
+    custody.call("key.create", key="v/k", algorithm="p-256", protection="resident")
+    lane.made = 0
+    with pytest.raises(Refusal) as refusal:
+        custody.call("key.rotate", key="v/k")
+    assert (lane.made, code(refusal)) == (1, "hsm.interrupted")
+    assert len(resident_objects(custody)) == 1
 
 
 def test_resident_key_that_could_not_be_committed_is_destroyed(custody: Custody) -> None:

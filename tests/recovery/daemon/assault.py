@@ -20,7 +20,7 @@ from openk_daemon.audit.recovery import find_disagreements
 from openk_daemon.hierarchy.records import UNAUDITED
 from openk_daemon.store.sqlite import SqliteStore
 from tests.support.daemon import RunningDaemon, start_daemon
-from tests.support.load import Book, Client, Wire
+from tests.support.load import TOKEN, Book, Client, Mix, Wire
 
 GONE_WITHIN = 5.0
 """Seconds after which no child of a killed monitor may live; it is a matter of milliseconds."""
@@ -136,14 +136,16 @@ class Assault:
 
 
 @asynccontextmanager
-async def load(folder: Path, book: Book, chance: random.Random, clients: int = 8) -> AsyncIterator[None]:
+async def load(
+    folder: Path, book: Book, chance: random.Random, clients: int = 8, mix: Mix = TOKEN
+) -> AsyncIterator[None]:
     """Clients at work within the block."""
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         for _ in range(clients):
             chosen = random.Random(chance.random())
             name = f"c{chosen.getrandbits(24):06x}"
-            nursery.start_soon(Client(name, book, folder / "openkd.sock", chosen).run, stop)
+            nursery.start_soon(Client(name, book, folder / "openkd.sock", chosen, mix).run, stop)
         yield
         stop.set()
 
