@@ -35,7 +35,9 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     level: Annotated[LevelName, Meta(description="The least important that is written.", extra=LIVE)] = "info"
     format: Annotated[
         Literal["json", "text"],
-        Meta(description="json for machines (with priorities where journald listens), text for people."),
+        Meta(
+            description="json for machines (where journald listens: entries with priority and fields), text for people."
+        ),
     ] = "json"
     slow_seconds: Annotated[
         float,

@@ -1,4 +1,5 @@
-"""A worker's log: JSON lines on stderr, by hand, because a worker imports little. Never a secret, never input bytes."""
+"""A worker's log: JSON lines on stderr, by hand, because a worker imports little. Never a secret, never input bytes.
+Under journald each begins with its priority (`<4>`, sd-daemon(3))."""
 
 from __future__ import annotations
 
@@ -6,6 +7,9 @@ import json
 import os
 import sys
 import time
+from typing import Final
+
+_PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
 def log(level: str, event: str, **fields: object) -> None:
@@ -13,7 +17,16 @@ def log(level: str, event: str, **fields: object) -> None:
     line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "level": level, "event": event,
             "pid": os.getpid(), **fields}  # fmt: skip
     try:
-        sys.stderr.write(json.dumps(line, default=str) + "\n")
+        sys.stderr.write(f"{_prefix(level)}{json.dumps(line, default=str)}\n")
         sys.stderr.flush()
     except OSError:
         pass  # whoever read our log has gone; the work goes on
+
+
+def _prefix(level: str) -> str:
+    """Where standard error is journald's (systemd.exec(5): JOURNAL_STREAM), the priority."""
+    named = os.environ.get("JOURNAL_STREAM")
+    if not named:
+        return ""
+    status = os.fstat(2)
+    return f"<{_PRIORITY.get(level, 6)}>" if named == f"{status.st_dev}:{status.st_ino}" else ""

@@ -62,6 +62,7 @@ def _system(client: openk.Client) -> None:
     assert "requests" in client.system.log_level()
     assert client.system.history(signal="health").signals[0].now == 0
     assert {alert.alert for alert in client.system.alerts().alerts} > {"hsm_down", "audit_refusing"}
+    assert client.system.events().lost == 0
     first, second = client.random.bytes(64), client.random.bytes(64)
     assert len(first) == 64
     assert bytes(first) != bytes(second)

@@ -243,7 +243,12 @@ def run_hook(program: str, event: Answer) -> None:
     }
     try:
         done = subprocess.run(  # noqa: S603 - the operator named this program; nothing of the event is an argument
-            [program], input=json.dumps(event).encode(), env=environment, timeout=HOOK_SECONDS, check=False, stdout=2
+            [program],
+            input=f"{json.dumps(event)}\n".encode(),
+            env=environment,
+            timeout=HOOK_SECONDS,
+            check=False,
+            stdout=2,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         click.echo(f"openk: the hook failed: {clean(str(error))}", err=True)

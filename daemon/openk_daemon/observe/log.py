@@ -2,7 +2,8 @@
 
     {"time": "2026-01-31T09:30:00.123456Z", "level": "warning", "category": "hsm", "event": "worker.died", ...}
 
-Under journald each line begins with its priority (`<4>`, sd-daemon(3)); on a terminal it is made readable.
+Under journald it is an entry with fields of its own (journal.py), or, where its socket is not there, begins with its
+priority (`<4>`, sd-daemon(3)); on a terminal it is made readable.
 
 What cannot be written at once is dropped and counted (a stalled reader of the log must not stall openk),
 and an event that repeats too often is written a few times and then counted; the next line that gets
@@ -19,8 +20,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
+from socket import socket
 from typing import Final
 
+from openk_daemon.observe import journal
 from openk_daemon.observe.render import Shown, chain, plain
 
 
@@ -85,6 +88,8 @@ class Sink:
     form: Form = Form.JSON
     clock: Callable[[], float] = time.time
     dropped: int = 0
+    journal: socket | None = None
+    """journald's, for the form JOURNAL; without it, or when it does not take an entry, that goes to `descriptor`."""
     _unsaid: int = 0
     _repeats: dict[str, _Repeats] = field(default_factory=dict[str, _Repeats])
 
@@ -101,8 +106,9 @@ class Sink:
     def _deliver(self, now: float, level: Level, category: Category, event: str, facts: dict[str, Shown]) -> None:
         if self._unsaid:
             facts["dropped"] = self._unsaid
-        line = _encode(self.form, now, level, category, event, facts)
-        if self._send(line):
+        if self._send_entry(now, level, category, event, facts) or self._send(
+            _encode(self.form, now, level, category, event, facts)
+        ):
             self._unsaid = 0
         else:
             self.dropped += 1
@@ -134,6 +140,17 @@ class Sink:
                 category, _, event = name.partition("/")
                 facts: dict[str, Shown] = {"of": event, "suppressed": count}
                 self._deliver(now, Level.WARNING, Category(category), "log.suppressed", facts)
+
+    def _send_entry(self, now: float, level: Level, category: Category, event: str, facts: dict[str, Shown]) -> bool:
+        if self.journal is None or self.form is not Form.JOURNAL:
+            return False
+        message = _encode(Form.JSON, now, level, category, event, facts)[:-1].decode()
+        told = {"category": str(category), "event": event, **facts}
+        try:
+            self.journal.send(journal.entry(message, _PRIORITY[level], told))
+        except OSError:  # full, or journald has gone
+            return False
+        return True
 
     def _send(self, line: bytes) -> bool:
         try:
@@ -272,4 +289,6 @@ def open_log(
     own category."""
     levels: dict[Category, Level] = dict.fromkeys(Category, level)
     levels.update(overrides or {})
-    return Log(Sink(descriptor, form or form_for(descriptor, os.environ)), Category.LIFECYCLE, levels)
+    chosen = form or form_for(descriptor, os.environ)
+    sink = Sink(descriptor, chosen, journal=journal.connect() if chosen is Form.JOURNAL else None)
+    return Log(sink, Category.LIFECYCLE, levels)

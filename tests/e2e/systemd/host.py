@@ -36,6 +36,7 @@ class Host:
         self._unshare.stdin.close()
         self.wait(self._init_is_systemd, 20, "systemd to boot")
         self.wait(lambda: self.run("systemctl", "is-active", "openk-test.target", check=False).strip() == "active", 20, "the target")
+        self.start("systemd-journald.service")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,19 +75,26 @@ class Host:
             assert time.monotonic() < until, f"waited {seconds} s for {what}\n{self.story()}"
             time.sleep(0.05)
 
+    def journal(self, *matches: str) -> list[dict[str, str]]:
+        """Entries of journald, oldest first: journalctl's own fields (systemd.journal-fields(7))."""
+        return [json.loads(line) for line in self.run("journalctl", "--no-pager", "-o", "json", *matches).splitlines()]
+
     def story(self) -> str:
         """The end of what systemd and its services said."""
         said = self._inside("systemctl", "status", "--no-pager", "--lines=0", "openkd.service", "openk-hsm@*")
-        services = self._inside("tail", "-n", "40", "/run/services.log")
+        services = self._inside("journalctl", "--no-pager", "-n", "60", "-o", "cat")
         console = "\n".join(self.console.read_text(errors="replace").splitlines()[-20:])
         return f"{said.stdout}\n{services.stdout}\n{console}"
 
 
 def shipped_files() -> dict[str, str]:
     """The shipped units where a packager would put them."""
-    files = {f"/run/systemd/system/{name}": (UNITS / name).read_text() for name in ("openkd.service", "openkd.socket", "openk-hsm@.service")}
+    files = {f"/run/systemd/system/{name}": (UNITS / name).read_text() for name in ("openkd.service", "openkd.socket", "openk-hsm@.service", "openk-alerts.service")}
     files["/run/sysusers.d/openk.conf"] = (UNITS / "openk.sysusers").read_text()
     files["/run/tmpfiles.d/openk.conf"] = (UNITS / "openk.tmpfiles").read_text()
+    # A journald of its own that keeps everything in memory and leaves the kernel's log and auditing alone.
+    files["/run/systemd/journald.conf.d/test.conf"] = "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\nRateLimitIntervalSec=0\n"
+    files["/run/systemd/system/systemd-journald-audit.socket"] = ""  # masked
     return files
 
 
@@ -94,7 +102,7 @@ def path_drop_in(commands: Mapping[str, str]) -> str:
     """A drop-in that changes paths and nothing else: where the program is, where code may be mapped from."""
     code = " ".join(f'"{path}"' for path in sorted({str(ROOT), str(Path(sys.base_prefix).resolve()), sys.prefix}))
     home = any(path.startswith(("/root", "/home")) for path in (str(ROOT), str(Path(sys.base_prefix).resolve())))
-    lines = ["[Unit]", "DefaultDependencies=no", "[Service]", f"ExecPaths={code}", "StandardOutput=append:/run/services.log", "StandardError=append:/run/services.log"]
+    lines = ["[Unit]", "DefaultDependencies=no", "[Service]", f"ExecPaths={code}"]
     if home:  # this interpreter lives in someone's home; /opt/openk does not
         lines.append("ProtectHome=read-only")
     if str(ROOT).startswith(("/tmp/", "/var/tmp/")):  # a checkout where PrivateTmp= hides it; /opt/openk is not

@@ -1,5 +1,6 @@
 """The shipped units, started by a real systemd: sockets, credentials, notification, watchdog, confinement."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def files() -> dict[str, str]:
     prepared = shipped_files()
     for policy in sorted((ROOT / "policies").glob("*.cedar*")):
         prepared[f"/etc/openk/policies/{policy.name}"] = policy.read_text()
+    prepared["/etc/openk/policies/20-operators.cedar"] = (ROOT / "policies" / "examples" / "operators.cedar").read_text()
     prepared |= {
         "/etc/openk/openkd.toml": CONFIG,
         "/etc/openk/softhsm2.conf": SOFTHSM,
@@ -43,6 +45,9 @@ def files() -> dict[str, str]:
         "/run/systemd/system/openk-hsm@.service.d/test.conf": path_drop_in({
             "ExecStart": f'"{BIN}/openk-hsm" serve --uri ${{OPENK_HSM_URI}} --socket /run/openk-hsm/%i.sock --pin-credential pin',
         }),
+        "/run/systemd/system/openk-alerts.service.d/test.conf": path_drop_in({
+            "ExecStart": f'"{BIN}/openk" --socket {SOCKET} alerts --follow --hook /usr/bin/cat',
+        }),
         "/run/systemd/system/shop.service": (
             "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nStandardOutput=file:/run/shop.out\n"
             f'ExecStart="{BIN}/openk" --socket {SOCKET} --json policy explain key.sign shop/card\n'
@@ -54,6 +59,8 @@ def files() -> dict[str, str]:
 
 COMMANDS = (
     ("systemd-sysusers",),
+    ("groupadd", "--system", "operators"),
+    ("usermod", "--append", "--groups", "operators", "openk-alerts"),
     ("systemd-tmpfiles", "--create", "/run/tmpfiles.d/openk.conf"),
     ("chgrp", "-R", "openkd", "/etc/openk/policies"),
     ("install", "-d", "-o", "openk-hsm", "-g", "openk-hsm", "-m", "700", "/var/lib/openk-hsm", "/var/lib/openk-hsm/tokens"),
@@ -136,6 +143,39 @@ def test_reload_takes_new_policies_and_refuses_bad_ones(host: Host) -> None:
     host.run("rm", "/etc/openk/policies/50-test.cedar")
     host.run("systemctl", "reload", "openkd.service")
     host.wait(lambda: "policy.denied" not in openk(host, *denied, check=False), 5, "the old policies")
+
+
+def test_the_journal_has_the_daemons_lines_with_their_fields(host: Host) -> None:
+    (ready,) = host.journal("-u", "openkd.service", "OPENK_EVENT=ready")
+    assert (ready["PRIORITY"], ready["OPENK_CATEGORY"], ready["OPENK_HSM"]) == ("6", "lifecycle", "openk-test")
+    assert (ready["_TRANSPORT"], ready["_SYSTEMD_UNIT"]) == ("journal", "openkd.service"), "the native protocol"
+    openk(host, "log", "level", "debug", "--category", "requests")
+    said = openk(host, "--json", "key", "describe", "nowhere/card", check=False)
+    host.wait(lambda: bool(host.journal("OPENK_VAULT=nowhere")), 5, "the line about the refused request")
+    (refused,) = host.journal("OPENK_VAULT=nowhere")
+    assert (refused["OPENK_EVENT"], refused["OPENK_CODE"], refused["PRIORITY"]) == ("request.refused", "vault.unknown", "7")
+    assert refused["OPENK_REQUEST"] in said, "the client has the id by which the line is found"
+
+
+def test_a_hook_is_run_for_an_alert(host: Host) -> None:
+    """The shipped unit: a user of its own, the operators' example policy, the program as its child."""
+    host.start("openk-alerts.service")
+    assert host.show("openk-alerts.service", "User") == "openk-alerts"
+    host.run("mkdir", "-p", "/etc/openk/conf.d")
+    host.run("sh", "-c", "printf '[health]\\ndisk_free_share = 1.0\\n[alerts]\\nclear_seconds = 0\\n[alerts.disk_low]\\nfor_seconds = 0\\n' > /etc/openk/conf.d/disk.toml")
+    host.run("systemctl", "reload", "openkd.service")
+
+    def told(state: str) -> list[dict[str, str]]:
+        entries = host.journal("-u", "openk-alerts.service")
+        return [entry for entry in entries if entry["_COMM"] == "cat" and f'"raised": {state}' in entry["MESSAGE"]]
+
+    host.wait(lambda: bool(told("true")), 15, "the hook to be run")
+    assert json.loads(told("true")[0]["MESSAGE"])["alert"] == "disk_low"
+    host.run("rm", "/etc/openk/conf.d/disk.toml")
+    host.run("systemctl", "reload", "openkd.service")
+    host.wait(lambda: bool(told("false")), 45, "the hook to be run for the end")
+    assert host.show("openk-alerts.service", "ActiveState") == "active"
+    host.run("systemctl", "stop", "openk-alerts.service")
 
 
 def test_a_worker_that_is_killed_comes_back(host: Host) -> None:

@@ -2,14 +2,19 @@
 
 import json
 import os
+import re
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openk_daemon.observe import journal
 from openk_daemon.observe.log import (
     LINE_MOST,
     REPEATS_MOST,
@@ -163,3 +168,61 @@ def test_too_long_a_line_loses_its_longest_facts(pipe: Pipe, form: Form) -> None
     if form is not Form.TERMINAL:
         record = json.loads(line.removeprefix("<3>"))
         assert (record["cut"], record["lane"]) == (True, "main")
+
+
+# --- journald ---
+
+
+def read_entry(data: bytes) -> dict[str, str]:
+    """A datagram of the native protocol, by the letter of its description."""
+    fields: dict[str, str] = {}
+    while data:
+        line, _, rest = data.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            (length,) = struct.unpack("<Q", rest[:8])
+            value, rest = rest[8 : 8 + length], rest[8 + length :]
+            assert rest[:1] == b"\n"
+            rest = rest[1:]
+        assert name.decode() not in fields, "each once"
+        fields[name.decode()] = value.decode()
+        data = rest
+    return fields
+
+
+FACT = st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.lists(st.text(max_size=3), max_size=2))
+
+
+@given(st.text(), st.dictionaries(st.text("abz09_-É=\n", min_size=1, max_size=80), FACT, max_size=6))
+def test_an_entry_of_the_journal_is_read_back_as_it_was(message: str, facts: dict[str, object]) -> None:
+    found = read_entry(journal.entry(message, 4, facts))
+    encoded = message.encode("utf-8", "backslashreplace").decode()
+    assert (found.pop("MESSAGE"), found.pop("PRIORITY"), found.pop("SYSLOG_IDENTIFIER")) == (encoded, "4", "openkd")
+    for name, value in found.items():
+        assert re.fullmatch(r"OPENK_[A-Z][A-Z0-9_]{0,57}", name)
+        assert len(value) <= 6 * journal.VALUE_MOST
+    assert len(found) == sum(isinstance(v, str | int) and bool(re.fullmatch(r"[a-z][a-z0-9_]{0,57}", k)) for k, v in facts.items())
+
+
+def test_under_journald_a_line_has_fields_and_falls_back_to_the_stream(pipe: Pipe, tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listener.bind(str(tmp_path / "journal"))
+    sink = Sink(pipe.writer, Form.JOURNAL, journal=journal.connect(str(tmp_path / "journal")))
+    log = Log(sink, Category.REQUESTS, {}).bind(request="0a-1")
+    log.warning("request.slow", None, method="key.sign", pin=b"1234", ok=True, stages={"hsm": 1})
+    found = read_entry(listener.recv(1 << 16))
+    message = json.loads(found.pop("MESSAGE"))
+    assert (message["event"], message["pin"], message["stages"]) == ("request.slow", "<bytes of 4 bytes>", {"hsm": 1})
+    assert found == {
+        "PRIORITY": "4", "SYSLOG_IDENTIFIER": "openkd", "OPENK_CATEGORY": "requests", "OPENK_EVENT": "request.slow",
+        "OPENK_REQUEST": "0a-1", "OPENK_METHOD": "key.sign", "OPENK_PIN": "<bytes of 4 bytes>", "OPENK_OK": "1",
+    }  # fmt: skip
+    assert pipe.lines() == []
+    listener.close()
+    log.warning("request.slow", None, method="key.sign")
+    (line,) = pipe.lines()
+    assert line.startswith('<4>{"time"')
+    assert log.dropped == 0
+    assert journal.connect(str(tmp_path / "nothing")) is None
+    assert sink.journal is not None
+    sink.journal.close()

@@ -91,7 +91,7 @@ def script(folder: Path, text: str) -> str:
 
 def test_each_event_is_told_once_to_the_hook_and_over_a_restart(tmp_path: Path) -> None:
     out = tmp_path / "told"
-    hook = script(tmp_path, f'{{ cat; echo " $OPENK_ALERT $OPENK_ALERT_STATE $#"; env | grep -c SECRET; }} >> {out}')
+    hook = script(tmp_path, f'{{ read -r line; printf %s "$line"; echo " $OPENK_ALERT $OPENK_ALERT_STATE $#"; env | grep -c SECRET; }} >> {out}')
     begun = ANSWERS["system.alerts"]
     assert callable(begun)
     well = {"alerts": [], "cursor": "00000002:1"}
