@@ -61,7 +61,8 @@ BACK_ENDS: Final[dict[str, Opener]] = {
     "opencryptoki": behind_worker("opencryptoki_worker"),
     "nss-softokn": behind_worker("softokn_worker"),
     "yubihsm-emulator": behind_worker("yubihsm_worker"),
+    "yubihsm-inline": inline("inline_yubihsm"),
 }
 
-WITHOUT_WRAPPED_KEYS: Final = frozenset({"yubihsm-emulator"})
+WITHOUT_WRAPPED_KEYS: Final = frozenset({"yubihsm-emulator", "yubihsm-inline"})
 """Their keys live on the device or in the daemon's memory; tests of wrapped keys ask for `wrapping_bench`."""

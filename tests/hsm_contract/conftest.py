@@ -32,6 +32,7 @@ from tests.support.foreign_tokens import ForeignToken, opencryptoki, serving, so
 from tests.support.shim import Shim, compile_shim
 from tests.support.tokens import Token, answer, make_token, worker
 from tests.support.yubihsm import EmulatedDevice, emulated, initialise, lane_of, make_roots
+from tests.support.yubihsm_inline import InlineDevice
 
 SLOTS = count(FIRST_FREE_SLOT)
 
@@ -122,6 +123,14 @@ def yubihsm_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pin = initialise(device, folder)
         with worker(device.uri(), folder / "s", pin, os.environ):
             yield folder / "s"
+
+
+@pytest.fixture(scope="session")
+def inline_yubihsm() -> Iterator[InlineLane]:
+    """An emulated YubiHSM in this process: no connector between."""
+    lane = InlineDevice().lane()
+    yield lane
+    lane.close()
 
 
 @pytest.fixture(scope="session")

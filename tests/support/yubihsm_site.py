@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tests.support.yubihsm import EmulatedDevice, emulated, initialise
 
 
 @contextmanager
-def yubihsm_site(folder: Path, *settings: str) -> Iterator[tuple[EmulatedDevice, Site]]:
+def yubihsm_site(folder: Path, *settings: str) -> Generator[tuple[EmulatedDevice, Site]]:
     """Set up as docs/hsm.md says; not started. The device ends with the block."""
     with emulated() as device:
         device.add_authentication_key()
