@@ -117,13 +117,11 @@ def override(environment: Mapping[str, str], found: Gathered) -> None:
 def _read(path: Path, found: Gathered) -> None:
     try:
         text = _text(path)
-        values = tomllib.loads(text)
+        found.add(tomllib.loads(text), str(path), lines_of(text))
     except ConfigError as error:
         found.mistakes += error.mistakes
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, and a number of thousands of digits
         found.mistakes.append(f"{path}: not TOML: {error}")
-    else:
-        found.add(values, str(path), lines_of(text))
 
 
 def _text(path: Path) -> str:

@@ -238,9 +238,10 @@ def info_from_wire(value: object) -> TokenInfo:
 
 
 def _data_algorithm(value: object) -> Algorithm:
-    if value not in {Algorithm.AES_256_GCM.value, Algorithm.AES_256_CCM.value, Algorithm.AES_256_CBC_HMAC.value}:
-        raise BadFrame("a token's description is malformed")
-    return Algorithm(value)
+    for algorithm in (Algorithm.AES_256_GCM, Algorithm.AES_256_CCM, Algorithm.AES_256_CBC_HMAC):
+        if value == algorithm.value:
+            return algorithm
+    raise BadFrame("a token's description is malformed")
 
 
 def _texts_by_name(value: object) -> dict[str, str]:

@@ -62,7 +62,7 @@ class Reloads:
         """What is left now, and what was taken so far; a full bucket where the file is new, damaged or from before the
         machine started."""
         burst = self._pace.burst
-        with contextlib.suppress(ValueError, TypeError, KeyError):
+        with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
             found = cast("dict[str, float]", json.loads(text))
             level, at, spent = float(found["level"]), float(found["at"]), int(found["spent"])
             passed = self._clock() - at

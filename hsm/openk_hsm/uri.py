@@ -41,11 +41,12 @@ MODULE_FOLDERS: Final = (
 )
 """Where module-name looks, in order: folders that only root writes to."""
 _YUBIHSM_NAMES: Final = frozenset({"auth-key", "authentication", "domain", "device-key"})
-_PIN_NAMES: Final = frozenset({"pin-source", "pin-value"})
+_PIN: Final = re.compile(r"pin-(value|source)=", re.IGNORECASE)
 _SOFTWARE_NAMES: Final = frozenset({"state", "hang", "pin"})
 _PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONNECTOR: Final = re.compile(r"http://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]+))?/?\Z")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}\Z")
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")  # what is none is not repeated: it may hold a PIN
 _CHARACTERS: Final = re.compile(r"[!-~]*\Z")  # no space, no controls, ASCII: RFC 3986
 
 
@@ -77,8 +78,10 @@ def parse_uri(text: str) -> HsmUri:
     if len(text) > MAX_URI:
         raise BadUri(f"an HSM URI is longer than {MAX_URI} characters")
     scheme, colon, rest = text.partition(":")
-    if not colon:
+    if not colon or not _SCHEME.match(scheme):
         raise BadUri("an HSM URI begins with pkcs11: or yubihsm:")
+    if _PIN.search(text):  # wherever: behind a wrong separator it would be taken for a part of a path, and be logged
+        raise BadUri("a PIN does not belong into a URI: use --pin-credential, --pin-file or --pin-fd")
     if not _CHARACTERS.match(rest):
         raise BadUri("an HSM URI has a character that must be percent-encoded")
     match scheme.lower():
@@ -168,8 +171,6 @@ def _pairs(text: str, separator: str, allowed: frozenset[str]) -> dict[str, str]
     pairs: dict[str, str] = {}
     for item in text.split(separator) if text else ():
         name, equals, value = item.partition("=")
-        if name in _PIN_NAMES:
-            raise BadUri("a PIN does not belong into a URI: use --pin-credential, --pin-file or --pin-fd")
         if not equals:
             raise BadUri("an attribute of the URI has no '='")
         if name not in allowed:

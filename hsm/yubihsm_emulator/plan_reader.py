@@ -12,6 +12,10 @@ from yubihsm_emulator.faults import TIMED, Action, Fault, Plan
 _FIELDS: Final = {"do", "commands", "after", "every", "times", "chance", "seconds", "code"}
 
 
+_LARGEST: Final = 1 << 31
+"""Of numbers with a fraction: as seconds it is 68 years."""
+
+
 class PlanError(ValueError):
     """The plan cannot be used; the text says which field of which fault."""
 
@@ -19,17 +23,19 @@ class PlanError(ValueError):
 def read_json(text: str | bytes) -> Plan:
     """A plan from JSON; `PlanError`."""
     try:
-        return read(json.loads(text))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        tree = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"this is no JSON: {error}") from error
+    return read(tree)
 
 
 def read_toml(text: str) -> Plan:
     """A plan from TOML; `PlanError`."""
     try:
-        return read(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        tree = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"this is no TOML: {error}") from error
+    return read(tree)
 
 
 def read(tree: object) -> Plan:
@@ -78,7 +84,7 @@ def _commands(names: object, where: str) -> frozenset[int]:
 
 
 def _code(name: object, where: str) -> ErrorCode:
-    if name not in ErrorCode.__members__:
+    if str(name) not in ErrorCode.__members__:
         raise PlanError(f"{where}: `code` must be one of {', '.join(ErrorCode.__members__)}")
     return ErrorCode[str(name)]
 
@@ -102,6 +108,6 @@ def _whole(table: Mapping[str, object], name: str, default: int, where: str, lea
 
 def _real(table: Mapping[str, object], name: str, default: float, where: str) -> float:
     value = table.get(name, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
-        raise PlanError(f"{where}: `{name}` must be a number, at least 0")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
+        raise PlanError(f"{where}: `{name}` must be a number from 0 to {_LARGEST}")
     return float(value)

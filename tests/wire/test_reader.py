@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from openk.wire.reader import Limits, Notification, ProtocolError, Reader, Request, Response, Text
 from tests.wire.frames import Plain, bins, buffer, pack, plain, requests, values
+from tests.wire.oracle import WIDE, compare_with_oracle
 
-WIDE = Limits(depth=40)
 PING = pack([0, 1, "system.ping", [{}]])
 
 
@@ -118,41 +118,6 @@ def test_garbage_is_taken_as_msgpack_takes_it(garbage: bytes, head: bytes) -> No
     compare_with_oracle(head + garbage)
 
 
-def compare_with_oracle(frame: bytes) -> None:
-    """Nothing but a ProtocolError may come out; what is read, msgpack reads; where one is incomplete or
-    skipped, msgpack agrees where it ends."""
-    oracle = msgpack.Unpacker(strict_map_key=False, raw=True, max_buffer_size=1 << 20)
-    oracle.feed(frame)
-    reader = Reader(WIDE)
-    try:
-        found = reader.read(*buffer(frame))
-    except ProtocolError as error:
-        if error.fatal:
-            return
-        oracle.skip()
-        assert reader.position == oracle.tell()
-        return
-    if found is None:
-        with pytest.raises(msgpack.OutOfData):
-            oracle.skip()
-        assert reader.needed > len(frame)
-        return
-    if isinstance(found, Notification):
-        oracle.skip()
-    else:
-        again = msgpack.Unpacker(unicode_errors="surrogateescape")
-        again.feed(frame)
-        fields = again.unpack()
-        oracle.skip()
-        if isinstance(found, Request):
-            expected = [0, found.msgid, found.method, fields[3]]
-            assert fields == expected
-            assert repr([plain(found.params)]) == repr(fields[3] or [{}])  # repr: a NaN equals itself there
-        else:
-            assert repr([1, found.msgid, plain(found.error), plain(found.result)]) == repr(fields)
-    assert reader.position == oracle.tell()
-
-
 UNFIT: dict[str, bytes] = {
     "the same key twice": b"\x94\x00\x07\xa1m\x91\x82\xa1a\x01\xa1a\x02",
     "no parameters": pack([0, 7, "m", None]),
@@ -190,6 +155,16 @@ def test_an_unfit_request_is_not_judged_before_it_is_complete(frame: bytes) -> N
         assert reader.read(view, 0, end) is None
     with pytest.raises(ProtocolError):
         reader.read(view, 0, len(frame))
+
+
+def test_a_foreign_stream_is_lost_at_its_second_byte_in_pieces_too() -> None:
+    reader = Reader(Limits())
+    view = memoryview(b"\x94\xc5\xff\xff")
+    assert reader.read(view, 0, 1) is None
+    assert reader.needed == 2
+    with pytest.raises(ProtocolError, match="not a MessagePack-RPC message") as caught:
+        reader.read(view, 0, 2)
+    assert caught.value.fatal
 
 
 LOST: dict[str, tuple[bytes, int | None, str]] = {

@@ -74,7 +74,7 @@ def _rows(answer: Answer) -> Iterator[tuple[int, Answer]]:
         text = str(row.get("entry"))
         try:
             entry: Value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             entry = text
         yield index, entry if isinstance(entry, dict) else {"entry": text}
 

@@ -240,9 +240,8 @@ def _read_tile(folder: str, level: int | str, number: int, width: int) -> bytes:
     exact = os.path.join(folder, _name(level, number, width))
     full = os.path.join(folder, _name(level, number, WIDTH))
     parent = os.path.dirname(exact)
-    wider = os.listdir(parent) if width < WIDTH and os.path.isdir(parent) else []
-    names = sorted((int(name), name) for name in wider if name.isdigit() and int(name) > width)
-    for path in (exact, full, *(os.path.join(parent, name) for _, name in names)):
+    wider = [os.path.join(parent, str(more)) for more in range(width + 1, WIDTH)]
+    for path in (exact, full, *wider):
         if os.path.isfile(path):
             with open(path, "rb") as file:
                 return file.read()
@@ -364,7 +363,8 @@ def verify_receipt(text: str, public: bytes, origin: str | None) -> Receipt:
         path = [bytes.fromhex(hash_) for hash_ in given["hashes"]]
         leaf = leaf_hash(str(given["entry"]).encode())
         note = str(given["checkpoint"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        note.encode()
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise Wrong("the receipt is not JSON with index, size, hashes, checkpoint and entry") from error
     checkpoint = open_checkpoint(note, public, origin)
     if checkpoint.size != size or inclusion_root(leaf, index, size, path) != checkpoint.root:

@@ -133,11 +133,11 @@ def _parsed(source: str) -> Answer:
     try:
         parsed: Value = json.loads(text)
         value = from_json(parsed)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         # Only where it broke, never the text: it may hold a secret.
-        where = (
-            f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "its encoding"
-        )
+        where = "its encoding, nesting and numbers"
+        if isinstance(error, json.JSONDecodeError):
+            where = f"line {error.lineno}, column {error.colno}"
         message = f"The parameters are not JSON: see {where}."
         raise click.UsageError(message) from None
     finally:

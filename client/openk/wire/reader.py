@@ -66,7 +66,9 @@ class Reader:
         try:
             return self._parse(frame, view, start)
         except (IndexError, struct_error):
-            if self._complete(Scan(self._limits), view[start:end]):
+            if end - start < 2:  # it may be foreign yet: the parse tells, at the second byte, and no scan would
+                self.needed = end - start + 1
+            elif self._complete(Scan(self._limits), view[start:end]):
                 raise AssertionError("the parse and the scan disagree") from None
         except Refused as refused:
             if self._complete(Scan(self._limits), view[start:end]):

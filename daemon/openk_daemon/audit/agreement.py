@@ -66,8 +66,8 @@ def _writes_of(entry: bytes, index: int) -> list[tuple[str, bytes, int, str | No
         return []
     try:
         writes = json.loads(entry)["writes"]
-        return [(write["kind"], bytes.fromhex(write["id"]), write["version"], write["sha256"]) for write in writes]
-    except (ValueError, KeyError, TypeError) as error:
+        return [(str(write["kind"]), bytes.fromhex(write["id"]), write["version"], write["sha256"]) for write in writes]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise AuditDamaged(f"entry {index} of the log is not a record that openk writes") from error
 
 

@@ -79,6 +79,10 @@ def open_note(text: str, origin: str, public: bytes) -> Checkpoint:
     if not gap or not signatures.endswith("\n"):
         raise CheckpointInvalid("the checkpoint is not a signed note")
     checkpoint = _parse(body, origin)
+    try:
+        signed = body.encode() + b"\n"
+    except UnicodeEncodeError:
+        raise CheckpointInvalid("the checkpoint is not text that could be signed") from None
     wanted = key_hash(origin, public)
     for line in signatures[:-1].split("\n"):
         dash, _, rest = line.partition(" ")
@@ -88,7 +92,7 @@ def open_note(text: str, origin: str, public: bytes) -> Checkpoint:
         blob = _decode(note)
         if name == origin and blob[:4] == wanted:
             try:
-                Ed25519PublicKey.from_public_bytes(public).verify(blob[4:], body.encode() + b"\n")
+                Ed25519PublicKey.from_public_bytes(public).verify(blob[4:], signed)
             except InvalidSignature:
                 raise CheckpointInvalid("the checkpoint's signature is not valid") from None
             return checkpoint

@@ -44,7 +44,10 @@ class Stamp:
     def continue_after(self, entry: bytes) -> None:
         """Let the next time be later than that of `entry`, the newest of the log. Raises ValueError when
         `entry` has no time."""
-        record: object = json.loads(entry)
+        try:
+            record: object = json.loads(entry)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
         told = cast("dict[str, object]", record).get("time") if isinstance(record, dict) else None
         moment = datetime.fromisoformat(str(told))
         self._last = max(self._last, int(moment.timestamp()) * 1_000_000 + moment.microsecond)

@@ -156,7 +156,7 @@ class Tiles:
             try:
                 with open(path, "rb") as file:
                     content = file.read()
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 continue
             if not complete(content):
                 raise AuditDamaged(f"{named} of the audit log is cut short")
@@ -170,8 +170,9 @@ class Tiles:
             return [exact]
         candidates = [exact, os.path.join(self.folder, tile_path(level, number, WIDTH))]
         with suppress(FileNotFoundError, NotADirectoryError):
-            wider = [int(name) for name in os.listdir(os.path.dirname(exact)) if name.isdigit() and int(name) > width]
-            candidates += [os.path.join(os.path.dirname(exact), str(found)) for found in sorted(wider)]
+            folder = os.path.dirname(exact)
+            here = set(os.listdir(folder))
+            candidates += [os.path.join(folder, str(more)) for more in range(width + 1, WIDTH) if str(more) in here]
         return candidates
 
     def load_edge(self, size: int) -> Edge:

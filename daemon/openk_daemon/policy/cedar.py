@@ -18,7 +18,7 @@ from openk_daemon.identity.caller import Caller
 from openk_daemon.policy.decision import Decision, Resource
 from openk_daemon.policy.facts import entities, request
 from openk_daemon.policy.names import Names
-from openk_daemon.policy.statements import is_deep
+from openk_daemon.policy.statements import POLICY_MOST, is_deep, is_deep_schema
 
 Tree = Mapping[str, object]
 """A policy as Cedar's JSON policy format has it."""
@@ -44,6 +44,8 @@ class Statement:
 
 def parse_schema(text: str) -> cedarpy.Schema:
     """Raises Mistake."""
+    if is_deep_schema(text):
+        raise Mistake("nested too deeply")
     try:
         return cedarpy.Schema.from_str(text)
     except ValueError as error:
@@ -54,6 +56,8 @@ def parse_policy(text: str, schema: cedarpy.Schema) -> Tree:
     """The one policy in `text`, checked against the schema. Raises Mistake."""
     if is_deep(text):
         raise Mistake(_DEEP)
+    if len(text) > POLICY_MOST:
+        raise Mistake(f"longer than {POLICY_MOST} characters: make groups of what it lists, or several policies")
     try:
         parsed = json.loads(cedarpy.policies_to_json_str(text))
     except ValueError as error:

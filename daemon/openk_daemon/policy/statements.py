@@ -12,6 +12,8 @@ from typing import Final
 
 DEPTH_MOST: Final = 50
 OPERATORS_MOST: Final = 1000
+POLICY_MOST: Final = 64 << 10
+"""Characters of one policy. Cedar's time grows with the square of a list: 30,000 actions in a scope take 10 seconds."""
 _OPENING: Final = frozenset("([{")
 _CLOSING: Final = frozenset(")]}")
 _WORD: Final = re.compile(r"//[^\n]*|\"(?:[^\"\\]|\\.)*\"?|[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[=!<>&|]+|\S", re.DOTALL)
@@ -51,3 +53,17 @@ def is_deep(text: str) -> bool:
         elif word == "if" or not (word in _WEIGHTLESS or word[0].isalnum() or word[0] in '_"' or word[:2] == "//"):
             operators += 1
     return operators > OPERATORS_MOST
+
+
+def is_deep_schema(text: str) -> bool:
+    """Whether a schema is nested beyond DEPTH_MOST brackets, those of Set<...> among them: its parser recurses, too."""
+    depth = 0
+    for token in _WORD.finditer(text):
+        word = token[0]
+        if word[0] == '"' or word[:2] == "//":
+            continue
+        for character in word:
+            depth += (character in "([{<") - (character in ")]}>")
+            if depth > DEPTH_MOST:
+                return True
+    return False

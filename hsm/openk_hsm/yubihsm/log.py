@@ -247,12 +247,12 @@ def _last_entry(path: Path) -> Entry | None:
 def _load_notices(path: Path) -> list[Notice]:
     found: list[Notice] = []
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_bytes().splitlines():
             try:
                 row = json.loads(line)
                 found.append(Notice(int(row["number"]), int(row["at"]), bool(row["alarm"]), str(row["text"])))
-            except (ValueError, KeyError, TypeError):
-                continue  # cut by a crash
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                continue  # cut by a crash, or harmed with the disk
     return found[-_MOST_NOTICES:]
 
 

@@ -89,6 +89,13 @@ def test_any_other_text_is_refused_and_nothing_worse_happens(text: str) -> None:
         open_note(text, ORIGIN, PUBLIC)
 
 
+def test_a_note_that_cannot_be_written_as_utf_8_is_refused() -> None:
+    body = f"{ORIGIN}\n7\n{b64encode(bytes(32)).decode()}\n\ud800"
+    signature = b64encode(key_hash(ORIGIN, PUBLIC) + bytes(64)).decode()
+    with pytest.raises(CheckpointInvalid, match="not text"):
+        open_note(f"{body}\n\n\u2014 {ORIGIN} {signature}\n", ORIGIN, PUBLIC)
+
+
 @pytest.mark.parametrize("size", ["", "-1", "07", "1e3", "\u0661", "9" * 30])
 def test_a_size_is_a_plain_number(size: str) -> None:
     body = f"{ORIGIN}\n{size}\n{b64encode(bytes(32)).decode()}\n"

@@ -54,7 +54,7 @@ def test_times_go_on_after_the_newest_entry() -> None:
     assert stamp.stamp('{"a":1}') == '{"time":"2033-05-18T03:33:20.123457Z","a":1}'
 
 
-@pytest.mark.parametrize("entry", [b"", b"{}", b"[]", b"7", b'{"time":7}', b'{"time":"yesterday"}', b"\xff"])
+@pytest.mark.parametrize("entry", [b"", b"{}", b"[]", b"7", b'{"time":7}', b'{"time":"yesterday"}', b"\xff", b"[" * 65_000, b"7" * 5000])
 def test_an_entry_without_a_time_is_refused(entry: bytes) -> None:
     with pytest.raises(ValueError):
         Stamp().continue_after(entry)

@@ -179,6 +179,8 @@ async def test_unsigned_entries_that_are_no_records_stop_the_start(tmp_path: Pat
         await start([*entries, b"not a record"], tmp_path)
     with pytest.raises(AuditDamaged, match=f"entry {SIZE}"):
         await start([*entries, b'{"writes":[7]}'], tmp_path)
+    with pytest.raises(AuditDamaged, match=f"entry {SIZE}"):
+        await start([*entries, b'{"writes":[' + b"[" * 65_000], tmp_path)
 
 
 async def test_old_entries_are_examined_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,22 @@ def test_what_is_missing_or_cut_short_is_named(tmp_path: Path) -> None:
         tiles.read_bundle(0, 2)
 
 
+@pytest.mark.parametrize("name", ["\u00b2\u00b3", "\u0665\u0660", "300", "050", "x"])
+def test_strange_names_beside_a_tile_are_not_taken_for_wider_ones(tmp_path: Path, name: str) -> None:
+    tiles, _, _ = grow(str(tmp_path), 300)
+    (tmp_path / "tile/0/001.p/44").rename(tmp_path / "tile/0/001.p" / name)
+    with pytest.raises(AuditDamaged, match=r"tile/0/001\.p/44 of the audit log is missing"):
+        tiles.read_tile(0, 1, 44)
+
+
+def test_a_folder_in_a_tiles_place_is_no_tile(tmp_path: Path) -> None:
+    tiles, _, _ = grow(str(tmp_path), 300)
+    (tmp_path / "tile/0/001.p/44").unlink()
+    (tmp_path / "tile/0/001.p/44").mkdir()
+    with pytest.raises(AuditDamaged, match=r"tile/0/001\.p/44 of the audit log is missing"):
+        tiles.read_tile(0, 1, 44)
+
+
 def test_files_are_private_whole_and_replaced(tmp_path: Path) -> None:
     tiles = Tiles(str(tmp_path / "audit"))
     assert tiles.read_checkpoint() is None

@@ -221,7 +221,14 @@ def test_a_receipt_is_verified_alone_and_against_the_log(
     assert (status, "rewritten" in said) == (1, True)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "7", '{"index":"x"}', "\udcff"])
+STRANGE = [
+    json.dumps({"index": 0, "size": 1, "hashes": [], "entry": "{}", "checkpoint": "a"} | change)
+    for change in ({"index": float("inf")}, {"entry": "\ud800"}, {"checkpoint": "\ud800\n1\na\n\n\u2014 a b\n"})
+]
+"""Receipts whose JSON is well formed."""
+
+
+@pytest.mark.parametrize("content", ["", "[]", "7", '{"index":"x"}', "\udcff", "[" * 65_000, *STRANGE])
 def test_a_question_that_is_none_has_its_own_exit_status(tmp_path: Path, content: str) -> None:
     (tmp_path / "receipt").write_text(content, encoding="utf-8", errors="surrogateescape")
     assert verifier.main(["--receipt", str(tmp_path / "receipt"), "--public-key", KEY_TEXT]) == 2
@@ -313,3 +320,9 @@ def test_a_signature_has_one_form_only() -> None:
     s = int.from_bytes(signature[32:], "little") + order
     assert verifier.verify_signature(PUBLIC, b"message", signature)
     assert not verifier.verify_signature(PUBLIC, b"message", signature[:32] + s.to_bytes(32, "little"))
+
+
+def test_a_strange_name_beside_a_tile_does_no_harm(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (log / f"tile/0/002.p/{SIZE - 512}").rename(log / "tile/0/002.p/\u00b2\u00b3")
+    status, said = verify(capsys, log)
+    assert (status, f"tile/0/002.p/{SIZE - 512} is missing" in said) == (1, True)

@@ -177,6 +177,9 @@ def test_a_pin_is_not_repeated(tmp_path: Path) -> None:
         (lambda path: path.mkdir(), "Is a directory: name a readable file with --config"),
         (lambda path: path.write_bytes(b"# caf\xe9"), "byte 5 is not UTF-8"),
         (lambda path: path.write_bytes(b"#" * ((1 << 20) + 1)), "larger than 1048576 bytes"),
+        (lambda path: path.write_text("a = " + "9" * 5000), "not TOML: Exceeds the limit"),
+        (lambda path: path.write_text("a = " + "[" * 20_000), "not TOML: "),
+        (lambda path: path.write_text("a." * 20_000 + "a = 1"), "not TOML: "),
     ],
 )  # fmt: skip
 def test_files_that_cannot_be_read(tmp_path: Path, make: object, expected: str) -> None:

@@ -96,6 +96,22 @@ def test_deep_nesting_does_not_overflow_the_stack(tmp_path: Path, condition: Cal
     assert mistake.startswith("50-a.cedar:1: policy 1: nested too deeply: use ")
 
 
+@pytest.mark.parametrize("many", [60, 30_000])
+@pytest.mark.parametrize(("opening", "closing"), [("{ a: ", " }"), ("Set<", ">")])
+def test_a_deep_schema_does_not_overflow_the_stack(tmp_path: Path, opening: str, closing: str, many: int) -> None:
+    text = f"entity User = {{ a: {opening * many}Long{closing * many} }};"
+    (mistake,) = mistakes(policy_folder(tmp_path / "p", {SCHEMA: text}))
+    assert mistake.startswith(f"{SCHEMA}: nested too deeply: copy the one shipped")
+
+
+def test_a_policy_that_would_take_long_is_refused(tmp_path: Path) -> None:
+    """Cedar's time grows with the square of the list."""
+    actions = ", ".join(['Action::"key.sign"'] * 30_000)
+    folder = policy_folder(tmp_path / "p", {"50-a.cedar": f"permit (principal, action in [{actions}], resource);"})
+    (mistake,) = mistakes(folder)
+    assert mistake.startswith("50-a.cedar:1: policy 1: longer than 65536 characters: make groups")
+
+
 def test_a_missing_schema(tmp_path: Path) -> None:
     folder = policy_folder(tmp_path / "p")
     (folder / SCHEMA).unlink()

@@ -106,3 +106,10 @@ def test_an_unknown_algorithm_is_no_spec() -> None:
 
 def test_sizes_are_as_drawn() -> None:
     assert (frames.HEADER.size, frames.REQUEST.size, frames.ROW.size, struct.calcsize("=cBHIQ")) == (8, 32, 8, 16)
+
+
+@pytest.mark.parametrize("value", [[], {}, None, 1, "aes-256-kwp", ["aes-256-gcm"]])
+def test_a_description_with_a_strange_data_algorithm_is_malformed(value: object) -> None:
+    info = TokenInfo("pkcs11", "l", "s", "m", "2.6", bytes(32), frozenset(), frozenset(), (), b"spki")
+    with pytest.raises(BadFrame, match="malformed"):
+        frames.info_from_wire(frames.info_to_wire(info) | {"data": value})

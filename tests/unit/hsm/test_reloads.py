@@ -59,7 +59,7 @@ def test_rest_fills_it_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [b"", b"{", b"[]", b'{"level": 1}', b'{"level": "x", "at": 1, "spent": 0}', b'{"level": 99, "at": 1, "spent": 0}',
-     b'{"level": -5, "at": 9999, "spent": 0}', b"\xff\xfe"],
+     b'{"level": -5, "at": 9999, "spent": 0}', b"\xff\xfe", b'{"level": 0, "at": 1, "spent": 1e999}'],
 )  # fmt: skip
 def test_a_damaged_file_and_a_new_boot_mean_a_full_bucket(tmp_path: Path, text: bytes) -> None:
     mark_path(tmp_path, URI, "reloads").write_bytes(text)

@@ -45,6 +45,8 @@ def test_the_module_may_stand_among_the_path_attributes() -> None:
         (f"pkcs11:slot-id=one?{MODULE}", "number"),
         (f"pkcs11:token=a b?{MODULE}", "percent-encoded"),
         (f"pkcs11:token=x?{MODULE}&pin-value=1234", "--pin-file"),
+        (f"pkcs11:token=x?{MODULE}?pin-value=1234", "--pin-file"),
+        (f"pkcs11:token=x?{MODULE},PIN-VALUE=1234", "--pin-file"),
         (f"pkcs11:token=x?{MODULE}&pin-source=file:/pin", "--pin-file"),
         ("pkcs11:" + "x" * 5000, "longer"),
         ("software:colour=red", "does not know"),
@@ -149,3 +151,10 @@ def test_a_bad_yubihsm_uri_says_what_to_write(text: str, says: str) -> None:
     with pytest.raises(BadUri, match=says) as refused:
         parse_uri(text)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["pin-source=1234:x", "token=x;pin-value=1234:x", "1234:", " pkcs11:token=x", "é:x"])
+def test_what_is_no_scheme_is_not_repeated(text: str) -> None:
+    with pytest.raises(BadUri, match="begins with pkcs11: or yubihsm:") as caught:
+        parse_uri(text)
+    assert "1234" not in str(caught.value)

@@ -310,7 +310,8 @@ def test_a_cut_archive_and_a_cut_notice_are_mended(tmp_path: Path, device: Devic
     drain(log, device)
     with (tmp_path / "yubihsm-0000000001.log").open("ab") as file:
         file.write(b"half an entry")
-    (tmp_path / "yubihsm-0000000001.notices").write_text('{"number": 1, "at"')
+    harmed = b'{"number": Infinity, "at": 1, "alarm": true, "text": "x"}\n\xff\n' + b"[" * 65_000 + b'\n{"number": 1, "at"'
+    (tmp_path / "yubihsm-0000000001.notices").write_bytes(harmed)
     again = DeviceLog(tmp_path, "0000000001", OURS)
     assert again.last == log.last
     assert again.notices(0) == []

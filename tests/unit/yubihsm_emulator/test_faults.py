@@ -217,7 +217,10 @@ def test_plans_describe_themselves_as_they_were_written(faults: list[dict[str, A
         ({"faults": [{"do": "error"}]}, "`code` belongs to `do: error`"),
         ({"faults": [{"do": "delay", "code": "OK"}]}, "`code` belongs to `do: error`"),
         ({"faults": [{"do": "error", "code": 7}]}, "`code` must be one of OK, INVALID_COMMAND"),
-        ({"faults": [{"do": "delay", "seconds": -1}]}, "`seconds` must be a number, at least 0"),
+        ({"faults": [{"do": "delay", "seconds": -1}]}, "`seconds` must be a number from 0 to 2147483648"),
+        ({"faults": [{"do": "error", "code": []}]}, "`code` must be one of OK, INVALID_COMMAND"),
+        ({"faults": [{"do": "delay", "seconds": 10**400}]}, "`seconds` must be a number from 0 to 2147483648"),
+        ({"faults": [{"do": "delay", "seconds": float("nan")}]}, "`seconds` must be a number"),
         ({"faults": [{"do": "delay", "seconds": "1"}]}, "`seconds` must be a number"),
         ({"faults": [{"do": "delay", "chance": 2}]}, "`chance` must be between 0 and 1"),
         ({"faults": [{"do": "delay", "every": 0}]}, "`every` must be a whole number, at least 1"),
@@ -240,3 +243,10 @@ def test_plans_are_json_or_toml() -> None:
             reader("{]")
     with pytest.raises(PlanError, match="no JSON"):
         read_json(b"\xff")
+
+
+@pytest.mark.parametrize("value", ["[" * 20_000, "9" * 5000])
+def test_plans_that_no_reader_takes_are_refused(value: str) -> None:
+    for reader, text in ((read_json, f'{{"seed": {value}'), (read_toml, f"seed = {value}")):
+        with pytest.raises(PlanError, match=r"this is no (TOML|JSON)"):
+            reader(text)
