@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 
 import msgpack
 import pytest
@@ -155,6 +156,26 @@ def test_an_unfit_request_is_not_judged_before_it_is_complete(frame: bytes) -> N
         assert reader.read(view, 0, end) is None
     with pytest.raises(ProtocolError):
         reader.read(view, 0, len(frame))
+
+
+@pytest.mark.parametrize("head", [b"\x91", b"\xdc\x00\x01", b"\xdd\x00\x00\x00\x01"])
+@pytest.mark.parametrize(("elements", "fits"), [(9, True), (10, False)])
+def test_values_are_counted_alike_whole_and_in_pieces(head: bytes, elements: int, fits: bool) -> None:
+    """4 of the frame, 1 of the parameters, 2 of their map, and the list's."""
+    data = b"\x94\x00\x07\xa1m" + head + b"\x81\xa1a" + pack(list(range(elements)))
+    limits = Limits(values=16)
+    for begin in (len(data), 0):
+        reader, found = Reader(limits), None
+        with pytest.raises(ProtocolError, match="more than 16 values") if not fits else nullcontext():
+            for end in range(begin, len(data) + 1):
+                found = reader.read(memoryview(data), 0, end)
+        assert isinstance(found, Request) is fits
+
+
+def test_a_response_at_the_limit_of_values_is_read() -> None:
+    data = pack([1, 7, None, list(range(12))])
+    assert isinstance(read_one(data, Limits(values=16)), Response)
+    assert refusal(data, Limits(values=15))[0].code == "request.too_large"
 
 
 def test_a_foreign_stream_is_lost_at_its_second_byte_in_pieces_too() -> None:

@@ -33,9 +33,10 @@ class Parse:
 
     __slots__ = ("_depth", "_room", "bins")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, outside: int = 0) -> None:
+        """`outside`: values of the frame around what is parsed, which count, too."""
         self._depth = limits.depth
-        self._room = limits.values
+        self._room = limits.values - outside
         self.bins: list[memoryview] = []
 
     def value(self, frame: memoryview, at: int, depth: int) -> tuple[RawValue, int]:

@@ -147,7 +147,7 @@ class Reader:
         raise _foreign()
 
     def _response(self, frame: memoryview, start: int) -> Response:
-        parse = Parse(self._limits)
+        parse = Parse(self._limits, 4)
         msgid, at = parse.value(frame, 2, 1)
         error, at = parse.value(frame, at, 1)
         result, at = parse.value(frame, at, 1)
@@ -159,7 +159,7 @@ class Reader:
         return Response(msgid, error, result)
 
     def _request(self, frame: memoryview, view: memoryview, start: int) -> Request:
-        parse = Parse(self._limits)
+        parse = Parse(self._limits, 5)
         msgid = frame[2]
         body = 3
         if msgid >= 0x80:
@@ -176,6 +176,7 @@ class Reader:
         if frame[at] == 0x91 and 0x80 <= frame[at + 1] < 0x90:
             params, at = parse.map(frame, at + 2, frame[at + 1] & 0x0F, 2)
         else:
+            parse = Parse(self._limits, 4)
             values, at = parse.value(frame, at, 1)
             if type(values) is not list or len(values) > 1 or (values and type(values[0]) is not dict):
                 raise Refused("the parameters must be an array with one map")
