@@ -40,6 +40,6 @@ def test_folders_of_code_introduce_themselves() -> None:
 
 
 def test_scripts_can_be_run() -> None:
-    for name in ("quickstart", "check", "audit-dependencies", "requirements/install", "requirements/lock", ".ci/run"):
+    for name in ("quickstart", "check", "audit-dependencies", "requirements/install", "requirements/lock", "requirements/sbom", ".ci/run"):
         assert (ROOT / name).stat().st_mode & 0o111, name
         assert subprocess.run(["sh", "-n", str(ROOT / name)], check=False).returncode == 0
