@@ -63,12 +63,15 @@ class Stage:
         return self._daemon("silent", self.memory or self.folder, 1, "bench.silent_openkd")
 
     def scraped_daemon(self) -> Daemon:
-        """As `daemon_in_memory`, with a metrics door at `metrics.sock` in its folder."""
+        """As `daemon_in_memory`, with a metrics door at `metrics.sock` in its folder, and quick to notice trouble."""
         place = (self.memory or self.folder) / "scraped"
         settings = place / "conf.d"
         if not settings.exists():
             settings.mkdir(mode=0o700, parents=True)
-            (settings / "metrics.toml").write_text(f'[metrics]\nsocket = "{place / "metrics.sock"}"\n')
+            (settings / "metrics.toml").write_text(
+                f'[metrics]\nsocket = "{place / "metrics.sock"}"\n'
+                "[health]\nprobe_seconds = 1\nprobe_limit_seconds = 1\n"
+            )
         return self._daemon("scraped", place.parent, 1)
 
     def _daemon(self, name: str, folder: Path, workers: int, instead: str = "") -> Daemon:

@@ -1,8 +1,11 @@
-"""What metrics and a log at info cost, and what a scrape costs those who are served meanwhile."""
+"""What metrics and a log at info cost, what a scrape costs those who are served meanwhile, and how soon health answers
+while the HSM hangs."""
 
 from __future__ import annotations
 
 import http.client
+import os
+import signal
 import socket
 import statistics
 import threading
@@ -20,6 +23,10 @@ LEAST: Final = 0.9
 SCRAPE_MOST: Final = 15_000
 DELAY_MOST: Final = 5_000
 """Microseconds."""
+HUNG_MOST: Final = 100_000
+"""Microseconds."""
+NOTICED: Final = 10.0
+"""Seconds within which health must say that an HSM hangs, here: see Stage.scraped_daemon."""
 EVERY: Final = 0.05
 """Seconds between two scrapes: three hundred times as often as a Prometheus, so that they meet enough requests."""
 
@@ -69,7 +76,11 @@ def watched(stage: Stage) -> list[Result]:
         lambda: stage.load.run(silent.socket, "silent", prepared, depth=32).rate,
     )
     work = "AES-256-GCM 256 B, cached, pipelined, with metrics and log"
-    return [at_least("watched.cost", work, ours, theirs, LEAST, ("/s", "/s without")), *_scrapes(stage, prepared[0])]
+    return [
+        at_least("watched.cost", work, ours, theirs, LEAST, ("/s", "/s without")),
+        *_scrapes(stage, prepared[0]),
+        _hung(stage),
+    ]
 
 
 def _scrapes(stage: Stage, frame: bytes) -> list[Result]:
@@ -103,3 +114,33 @@ def _scrapes(stage: Stage, frame: bytes) -> list[Result]:
         ),
         at_most("watched.delay", "what scrapes add to the p99 of 4 clients", delay, DELAY_MOST, delayed),
     ]
+
+
+def _hung(stage: Stage) -> Result:
+    """Health asked again and again from the moment on in which the worker is stopped until health has said so for a
+    while; the 99th percentile of the answers' times."""
+    daemon = stage.scraped_daemon()
+    workers = [process.pid for process in daemon.usage() if "openk_hsm" in process.name]
+    times: list[float] = []
+    said = ""
+    begin = time.monotonic()
+    noticed = 0.0
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        while time.monotonic() - begin < NOTICED and (not noticed or time.monotonic() - noticed < stage.seconds):
+            asked = time.perf_counter()
+            health = daemon.client.system.health()
+            times.append((time.perf_counter() - asked) * 1e6)
+            found = health.components["hsm-round-trip"]
+            if health.status != "ok" and isinstance(found, dict) and not noticed:
+                noticed, said = time.monotonic(), str(found["reason"])
+            time.sleep(0.01)
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+    if not noticed:
+        raise RuntimeError(f"health does not say within {NOTICED} s that the HSM hangs")
+    slowest = statistics.quantiles(times, n=100)[98]
+    told = (f"{slowest / 1000:.1f} ms", f"says after {noticed - begin:.1f} s: {said}", "≤ 100 ms")
+    return at_most("watched.hung", "health while the HSM hangs, p99", slowest, HUNG_MOST, told)

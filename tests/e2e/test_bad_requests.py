@@ -146,3 +146,28 @@ def test_one_bad_item_spoils_no_other(client: openk.Client) -> None:
     answers = client.key.decrypt_many(AES, [sealed, _flip(sealed, 40), b"", sealed])
     codes = [answer.code if isinstance(answer, openk.Error) else "ok" for answer in answers]
     assert codes == ["ok", "key.ciphertext_invalid", "key.ciphertext_invalid", "ok"]
+
+
+def test_no_client_makes_metrics(daemon: RunningDaemon) -> None:
+    """Names that clients invent become labels of nothing: the number of series stays what it is."""
+
+    def series(client: openk.Client) -> int:
+        return sum(not line.startswith("#") for line in client.system.metrics().splitlines())
+
+    def invent(client: openk.Client, number: int) -> None:
+        for method, params in (
+            (f"key.made-up-{number}", {}),
+            ("key.describe", {"key": f"vault-{number}/key-{number}"}),
+            ("secret.get", {"secret": f"bad/secret-{number}"}),
+        ):
+            with pytest.raises(openk.errors.Error):
+                client.call(method, params)
+
+    with daemon.client() as client:
+        client.system.metrics()
+        invent(client, 0)
+        before = series(client)
+        for number in range(1, 60):
+            invent(client, number)
+        assert series(client) == before
+        assert "made-up" not in client.system.metrics()

@@ -85,6 +85,7 @@ class LogLedger:
         self._admission = Admission(folder, self._rules.reserve, self._record)
         self._finding: Finding | None = None
         self._left = self._rules.count
+        self._signed_at = time.monotonic()
         self._wishes: list[Callable[[], None]] = []
         self._wake = trio.Event()
         self._publishing = trio.Lock()
@@ -98,6 +99,11 @@ class LogLedger:
     def signed_size(self) -> int:
         """Entries under the newest signature."""
         return self._publisher.checkpoint.size
+
+    @property
+    def lag(self) -> float:
+        """Seconds since everything was under a signature; 0.0 while it is."""
+        return time.monotonic() - self._signed_at if self._store.log_size() > self.signed_size else 0.0
 
     def govern(self, *, interval: float, count: int, reserve: int) -> None:
         """Other numbers from now on; see Rules."""
@@ -252,7 +258,9 @@ class LogLedger:
         self._left = self._rules.count
         try:
             async with self._publishing:
+                began = time.monotonic()
                 await self._publisher.publish()
+                self._signed_at = began
         except NotPublished as error:
             _log.error("%d entries wait for a signature: %s", self._store.log_size() - self.signed_size, error)
         except AuditDamaged as damage:

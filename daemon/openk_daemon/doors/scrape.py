@@ -21,6 +21,7 @@ import trio
 
 from openk_daemon.observe.exposition import OPEN_TYPE, TEXT_TYPE, Family, render_parts
 from openk_daemon.observe.health import Report, State
+from openk_daemon.observe.log import Log
 
 SCRAPES: Final = 8
 """Connections at once: a Prometheus server keeps one."""
@@ -50,11 +51,14 @@ class Scrape:
         listeners: Sequence[socket.socket],
         families: Callable[[], Iterable[Family]],
         health: Callable[[], Report] | None = None,
+        log: Log | None = None,
     ) -> None:
-        """`families`: everything that is exposed. `health`: never waits; without it nothing is served but metrics."""
+        """`families`: everything that is exposed. `health`: never waits; without it nothing is served but metrics.
+        `log` gets a line a request at debug, and one at warning for what is no request."""
         self._listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener)) for listener in listeners]
         self._families = families
         self._health = health
+        self._log = log
         self._places = trio.CapacityLimiter(SCRAPES)
 
     async def run(self) -> None:
@@ -83,12 +87,14 @@ class Scrape:
                 try:
                     request = await _next_request(protocol, stream)
                 except h11.RemoteProtocolError as error:
+                    if self._log is not None:
+                        self._log.warning("http.invalid", None, status=error.error_status_hint)
                     await _answer(protocol, stream, Answer(error.error_status_hint, "bad request\n"))
                     return
                 if request is None:
                     return
                 waiting.deadline = trio.current_time() + SECONDS
-                await _answer(protocol, stream, await self._choose(request), bare=request.method == b"HEAD")
+                await self._reply(protocol, stream, request)
             if waiting.cancelled_caught or protocol.our_state is not h11.DONE:
                 return
             try:
@@ -96,6 +102,20 @@ class Scrape:
             except h11.LocalProtocolError:
                 return
             patience = IDLE
+
+    async def _reply(self, protocol: h11.Connection, stream: trio.SocketStream, request: h11.Request) -> None:
+        since = monotonic()
+        answer = await self._choose(request)
+        await _answer(protocol, stream, answer, bare=request.method == b"HEAD")
+        if self._log is not None and self._log.debugging:
+            self._log.debug(
+                "http.request",
+                method=request.method.decode("ascii", "replace"),
+                target=request.target.decode("ascii", "replace"),
+                status=answer.status,
+                bytes=len(answer.body),
+                seconds=round(monotonic() - since, 6),
+            )
 
     async def _choose(self, request: h11.Request) -> Answer:
         target = request.target.decode("ascii", "replace").partition("?")[0]

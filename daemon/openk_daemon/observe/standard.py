@@ -85,6 +85,8 @@ class AuditReading:
     size: int
     signed: int
     refusing: str | None
+    lag: float = 0.0
+    """Seconds since every entry was signed; 0.0 while every one is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ class Sources:
     """Entries that may wait for a signature, as configured."""
     evaluated: Callable[[], int] = int
     """Policy decisions that were not remembered, since the start."""
+    remembered: Callable[[], int] = int
+    """Those that were."""
 
 
 def watch_standard(metrics: Metrics, sources: Sources) -> None:
@@ -117,10 +121,12 @@ def watch_standard(metrics: Metrics, sources: Sources) -> None:
     metrics.watch("locked_memory_waits_total", "Times somebody waited for room.", lambda: memory().waits, Kind.COUNTER)
     metrics.watch("audit_entries", "Entries of the audit log.", lambda: audit().size)
     metrics.watch("audit_unsigned", "Entries not yet under a signed checkpoint.", lambda: audit().size - audit().signed)
+    metrics.watch("audit_lag_seconds", "Since all was under a checkpoint; 0 while all is.", lambda: audit().lag)
     metrics.watch("audit_refusing", "1 while nothing is admitted.", lambda: int(audit().refusing is not None))
     metrics.watch("store_queued", "Units that wait for the next group commit.", sources.store_queued)
     metrics.watch("policy_decisions", "Decisions remembered.", sources.decisions)
     metrics.watch("policy_evaluated_total", "Decisions that were not remembered.", sources.evaluated, Kind.COUNTER)
+    metrics.watch("policy_remembered_total", "Decisions found remembered.", sources.remembered, Kind.COUNTER)
     metrics.watch("log_dropped_total", "Log lines nobody took.", sources.log_dropped, Kind.COUNTER)
 
 

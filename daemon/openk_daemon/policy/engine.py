@@ -56,6 +56,8 @@ class Engine:
         self._remembered = 0
         self.evaluated = 0
         """Decisions that were not in memory, since the start: for metrics."""
+        self.found = 0
+        """Decisions that were."""
         first = self.prepare()
         self._set, self._epoch = first.set, first.epoch
 
@@ -85,6 +87,7 @@ class Engine:
         if table is not None:
             known = table.get((action, resource.name, resource.attributes, resource.kind))
             if known is not None:
+                self.found += 1
                 return known
         return self._decide(caller, action, resource)
 

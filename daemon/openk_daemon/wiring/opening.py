@@ -113,7 +113,10 @@ async def _recovered(
             nursery.start_soon(daemon.server.run)
             nursery.start_soon(daemon.watching.run)
             if ground.scraped:
-                nursery.start_soon(Scrape(ground.scraped, daemon.metrics.families, daemon.health.report).run)
+                door = Scrape(
+                    ground.scraped, daemon.metrics.families, daemon.health.report, ground.log.child(Category.REQUESTS)
+                )
+                nursery.start_soon(door.run)
             daemon.server.open(daemon.pipeline, lanes.pump)
             yield daemon
             nursery.cancel_scope.cancel()

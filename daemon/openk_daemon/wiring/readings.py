@@ -61,13 +61,14 @@ class Readings:
         self.sources = Sources(
             lanes=rooms.lanes.readings,
             memory=rooms.pool.counters,
-            audit=lambda: AuditReading(rooms.store.log_size(), rooms.ledger.signed_size, rooms.ledger.unavailable),
+            audit=self._audit,
             store_queued=lambda: rooms.store.queued,
             store_fault=lambda: rooms.store.failing,
             decisions=lambda: rooms.engine.remembered,
             log_dropped=lambda: rooms.log.dropped,
             checkpoint_entries=lambda: rooms.settings.config.audit.checkpoint_entries,
             evaluated=lambda: rooms.engine.evaluated,
+            remembered=lambda: rooms.engine.found,
         )
 
     def facts(self) -> Mapping[str, Plain]:
@@ -132,6 +133,10 @@ class Readings:
         alerts = Alerts(alert_rules(config), clear_seconds=config.alerts.clear_seconds)
         voices = Voices(alerts, rooms.log.child(Category.LIFECYCLE), manager)
         return Watching(metrics, health, self.sources, parts, posts, voices)
+
+    def _audit(self) -> AuditReading:
+        ledger = self._rooms.ledger
+        return AuditReading(self._rooms.store.log_size(), ledger.signed_size, ledger.unavailable, ledger.lag)
 
     def _limited(self) -> list[tuple[Labels, float]]:
         return [((("limit", name),), count) for name, count in self._rooms.settings.rates.refused().items()]

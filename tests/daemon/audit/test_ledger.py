@@ -103,10 +103,12 @@ async def test_heads_are_signed_when_enough_entries_wait(tmp_path: Path) -> None
         await running.fill(9)
         await trio.sleep(0.05)
         assert running.ledger.signed_size == 0
+        assert running.ledger.lag >= 0.05
         await running.fill(1)
         await until(lambda: running.ledger.signed_size == 10)
         await running.fill(10)
         await until(lambda: running.ledger.signed_size == 20)
+        assert running.ledger.lag == 0.0
 
 
 async def test_heads_are_signed_when_time_is_up_and_at_the_stop(tmp_path: Path) -> None:

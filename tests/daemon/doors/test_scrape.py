@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from openk_daemon.doors import scrape
 from openk_daemon.doors.scrape import Scrape
 from openk_daemon.observe.exposition import Exemplar, Family, Kind, Sample
 from openk_daemon.observe.health import Finding, Report, State
+from openk_daemon.observe.log import Category, Form, Level, Log, Sink
 from openk_daemon.serve import listen, listen_tcp
 
 UP = Family(
@@ -40,11 +43,11 @@ class UnixHttp(http.client.HTTPConnection):
 
 
 @asynccontextmanager
-async def door(path: Path) -> AsyncGenerator[None]:
+async def door(path: Path, log: Log | None = None) -> AsyncGenerator[None]:
     listener = listen(str(path), 0o600, None)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Scrape([listener], lambda: [UP], lambda: REPORTS[-1]).run)
+            nursery.start_soon(Scrape([listener], lambda: [UP], lambda: REPORTS[-1], log).run)
             yield
             nursery.cancel_scope.cancel()
     finally:
@@ -144,3 +147,24 @@ async def test_more_than_its_places_are_turned_away(tmp_path: Path) -> None:
             assert await streams[-1].receive_some(10) == b""
         for stream in streams:
             await stream.aclose()
+
+
+async def test_requests_are_logged_at_debug_and_rubbish_always(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        log = Log(Sink(file.fileno(), Form.JSON), Category.REQUESTS, {Category.REQUESTS: Level.DEBUG})
+        async with door(tmp_path / "s", log):
+            asked = partial(fetch, tmp_path / "s", ("GET", "/metrics"), ("HEAD", "/nowhere?pin=1"))
+            await trio.to_thread.run_sync(asked)
+            log.set_levels({Category.REQUESTS: Level.INFO})
+            await trio.to_thread.run_sync(partial(fetch, tmp_path / "s", ("GET", "/livez")))
+            async with await trio.open_unix_socket(tmp_path / "s") as stream:
+                await stream.send_all(b"rubbish\r\n\r\n")
+                await stream.receive_some()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [(line["event"], line.get("method"), line.get("target"), line["status"]) for line in lines] == [
+        ("http.request", "GET", "/metrics", 200),
+        ("http.request", "HEAD", "/nowhere?pin=1", 404),
+        ("http.invalid", None, None, 400),
+    ]
+    assert lines[0]["seconds"] >= 0
+    assert lines[0]["bytes"] > 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -130,3 +133,13 @@ class Guessing(RuleBasedStateMachine):
 
 
 TestGuessing = Guessing.TestCase
+
+
+@given(st.integers(1, 5), st.lists(st.floats(0, 0.4), min_size=50, max_size=200))
+def test_guesses_within_a_time_are_bounded_however_they_are_timed(free: int, pauses: list[float]) -> None:
+    """Pauses double: within T seconds at most free + log2(T) + 2 guesses come through."""
+    guard, now, admitted = Backoff(Pace(free=free, first=1.0, factor=2.0, longest=900.0)), 0.0, 0
+    for pause in pauses:
+        now += pause
+        admitted += guard.attempt("x", now) == 0.0
+    assert admitted <= free + math.log2(max(1.0, now)) + 2

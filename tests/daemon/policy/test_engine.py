@@ -53,6 +53,11 @@ def test_a_decision_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.Monkey
         assert policy.decide(caller(1000), "key.sign", key("a/b")).allowed  # equal callers, other objects
         assert not policy.decide(caller(1001), "key.sign", key("a/b")).allowed
     assert len(asked) == 2
+    assert policy.evaluated == 2
+    same = caller(1000)
+    for _ in range(3):
+        policy.decide(same, "key.sign", key("a/b"))
+    assert (policy.found, policy.evaluated) == (2, 2), "an equal caller's decision is found when it is first asked for"
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class Full(Exception):
 class World:
     lanes: list[Lane] = field(default_factory=lambda: [Lane()])
     memory: Memory = field(default_factory=Memory)
-    audit: AuditReading = field(default_factory=lambda: AuditReading(100, 90, None))
+    audit: AuditReading = field(default_factory=lambda: AuditReading(100, 90, None, 2.5))
     fault: Exception | None = None
 
     def sources(self) -> Sources:
@@ -78,12 +78,14 @@ def test_every_number_is_exposed() -> None:
         "locked_memory_capacity_bytes", "locked_memory_bytes", "locked_memory_peak_bytes", "locked_memory_refusals_total",
         "locked_memory_waits_total", "audit_entries", "audit_unsigned", "audit_refusing", "store_queued", "policy_decisions",
         "log_dropped_total", "hsm_batches_total", "hsm_operations_total", "hsm_loaded_keys", "hsm_breaker_open", "policy_evaluated_total",
+        "policy_remembered_total", "audit_lag_seconds",
     )} == {
         "hsm_up": 1, "hsm_workers": 2, "hsm_queued": 3, "hsm_in_flight": 4, "hsm_restarts_total": 5, "hsm_replayed_total": 6,
         "locked_memory_capacity_bytes": 1000, "locked_memory_bytes": 100, "locked_memory_peak_bytes": 500,
         "locked_memory_refusals_total": 1, "locked_memory_waits_total": 2, "audit_entries": 100, "audit_unsigned": 10,
         "audit_refusing": 0, "store_queued": 7, "policy_decisions": 8, "log_dropped_total": 9,
         "hsm_batches_total": 10, "hsm_operations_total": 40, "hsm_loaded_keys": 3, "hsm_breaker_open": 0, "policy_evaluated_total": 0,
+        "policy_remembered_total": 0, "audit_lag_seconds": 2.5,
     }  # fmt: skip
 
 
