@@ -38,12 +38,14 @@ def test_a_daemon_starts_answers_stops_and_comes_back_as_it_was(dev_folder: Path
 
 
 def test_sigterm_lets_requests_in_flight_be_answered(dev_folder: Path) -> None:
-    """RSA keys take the worker long enough to be found at it by the signal."""
+    """RSA keys take the worker long enough to be found at it by the signal; a busy machine has a minute for them."""
+    (dev_folder / "conf.d").mkdir()
+    (dev_folder / "conf.d" / "drain.toml").write_text("[limits]\ndrain_seconds = 60\n")
     with running_daemon(dev_folder) as daemon, daemon.client() as client:
         client.vault.create("life")
-        raw = Raw(str(daemon.socket), 30)
+        raw = Raw(str(daemon.socket), 60)
         for number in range(3):
-            raw.send(request("key.create", {"key": f"life/rsa-{number}", "algorithm": "rsa-3072"}, number))
+            raw.send(request("key.create", {"key": f"life/rsa-{number}", "algorithm": "rsa-2048"}, number))
         until = time.monotonic() + 10
         while _gauge(client, "openk_hsm_in_flight{") == 0 and time.monotonic() < until:
             continue
