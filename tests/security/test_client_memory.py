@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.security.test_daemon_memory import Line
 from tests.security.test_scan_finds_leaks import victim
 from tests.support.daemon import RunningDaemon, copy_template, running_daemon, template
 from tests.support.scan import Hit, scan
+from tests.support.secret_work import Line
 
 __all__ = ["template"]
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from openk_daemon.keys.cached import ORDER, shape_scalar
 from openk_hsm.seam import Algorithm
-from tests.security.test_daemon_memory import KEYS, Line
 from tests.support.daemon import RunningDaemon, copy_template, running_daemon, template
+from tests.support.secret_work import KEYS, Line
 
 __all__ = ["template"]
 

@@ -133,7 +133,7 @@ def test_a_kernel_that_lacks_something(name: str, process: str, template: Path, 
             said = {str(line.get("text", line.get("detail"))).removeprefix("seccomp: ") for line in told}
             assert text in said, started.log
         else:
-            assert [started.said(event) for event in ("hardening.missing", "memory.kind", "not.started")] == [[], [], []]
+            assert not any(started.said(event) for event in ("hardening.missing", "memory.kind", "not.started"))
 
 
 @pytest.mark.parametrize("process", [DAEMON, WORKER])

@@ -2,28 +2,54 @@
 
     python tests/support/leaky_openkd.py --dev DIR
 
-A secret that is put as VAULT/leak-FORM stays in the daemon's heap in that form; the worker keeps the PIN as text.
+A secret that is put as VAULT/leak-FORM stays in the daemon's heap in that form. The worker keeps the PIN as text, and
+what it is to encrypt where that begins with MARK and the name of a form: `MARK + "hex     " + secret`.
 """
 
 from __future__ import annotations
 
 import base64
+import ctypes
+import socket
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.support.aes_schedule import expand
 
+if TYPE_CHECKING:
+    from openk_hsm.pkcs11.hot import Span
+    from openk_hsm.seam import Mechanism
+
 KEPT: Final[list[object]] = []
 """What should not be here."""
 
 
+MARK: Final = b"leak:"
+
+
 def _log(secret: bytes) -> None:
     print(secret.hex(), file=sys.stderr, flush=True)
+
+
+def _backlog(secret: bytes) -> object:
+    """Sent to a socket from which nobody reads."""
+    left, right = socket.socketpair()
+    left.send(b"." + secret)
+    return left, right
+
+
+def _unnamed(secret: bytes) -> object:
+    """In a file that has no name any more."""
+    path = _folder() / "state" / "unnamed"
+    path.write_bytes(secret)
+    kept = path.open("rb")
+    path.unlink()
+    return kept
 
 
 def _store(secret: bytes) -> None:
@@ -42,10 +68,16 @@ FORMS: Final[dict[str, Callable[[bytes], object]]] = {
     "hex": lambda secret: secret.hex(),
     "base64": lambda secret: base64.b64encode(b"." + secret),
     "schedule": lambda secret: b"".join(expand(secret)[2:]),
+    "backlog": _backlog,
+    "unnamed": _unnamed,
     "log": _log,
     "store": _store,
     "temp": lambda secret: _folder().joinpath("note.tmp").write_bytes(secret),
 }
+
+
+IN_WORKER: Final = ("raw", "piece", "reversed", "hex", "base64", "schedule", "backlog")
+"""Of these, what a worker that is confined to its token can do."""
 
 
 def leak_in_daemon() -> None:
@@ -76,6 +108,21 @@ def leak_in_worker() -> None:
             yield pin
 
     PinSource.read = read  # type: ignore[method-assign]
+    from openk_hsm.pkcs11.hot import Hot  # noqa: PLC0415 - as above
+
+    encrypt = Hot.encrypt
+
+    def leaky(
+        self: Hot, slot: int, mechanism: Mechanism, param: Span, aad: Span, data: Span, out: int, room: int
+    ) -> int:
+        content = ctypes.string_at(self._base + data[0], data[1])
+        if content.startswith(MARK):
+            form, secret = content[len(MARK) : len(MARK) + 8].decode().strip(), content[len(MARK) + 8 :]
+            KEPT.append(FORMS[form](secret))
+        del content
+        return encrypt(self, slot, mechanism, param, aad, data, out, room)
+
+    Hot.encrypt = leaky  # type: ignore[method-assign]
 
 
 def main() -> int:
