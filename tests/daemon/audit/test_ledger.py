@@ -80,6 +80,7 @@ async def test_the_log_can_be_proved_to_have_only_grown(tmp_path: Path) -> None:
         newest = heads[-1]
         for old in heads:
             proof = await running.prove(0, old.signed_size)
+            assert (proof.index, proof.size, proof.checkpoint) == (0, newest.signed_size, newest.checkpoint)
             assert verify_consistency(old.signed_size, newest.signed_size, root(old), root(newest), proof.hashes)
 
 

@@ -243,9 +243,68 @@ async def test_a_record_that_does_not_agree_with_the_log_is_named(tmp_path: Path
         assert id_.hex() in told["named"]
 
 
+LAST_WORD = {"edited": 1, "rolled back": 3, "moved": 1, "removed": 1, "brought back": 4, "added": -1}
+"""The entry of `history` that says otherwise."""
+
+
+@pytest.mark.parametrize("tampering", list(TAMPERINGS))
+async def test_the_entry_that_says_otherwise_is_named(tmp_path: Path, tampering: str) -> None:
+    store = MemoryStore()
+    await history(store, str(tmp_path))
+    change, id_, _ = TAMPERINGS[tampering]
+    change(store._records["key"])
+    store._order["key"] = sorted(store._records["key"])
+    (found,) = await find_disagreements(store)
+    assert (found.kind, found.id, found.entry) == ("key", id_, LAST_WORD[tampering])
+
+
+async def test_a_log_that_is_not_read_from_its_beginning_blames_no_record_for_what_it_has_not_seen(
+    tmp_path: Path,
+) -> None:
+    store = MemoryStore()
+    await history(store, str(tmp_path))
+    assert await find_disagreements(store, first=4) == [], "a and b were written before"
+    put(b"b", 1, b"forged")(store._records["key"])
+    assert await find_disagreements(store, first=4) == []
+    assert [each.id for each in await find_disagreements(store, first=1)] == [b"b"]
+
+
+async def test_records_and_entries_beyond_one_page_are_compared(tmp_path: Path) -> None:
+    """Pages have 256; the last record of one page must not hide the first of the next."""
+    store = MemoryStore()
+    names = [b"%04d" % number for number in range(600)]
+    async with run_ledger(store, str(tmp_path)) as running:
+        for name in names:
+            await running.commit(Write("key", name, 0, name))
+    assert await find_disagreements(store) == []
+    tampered = [names[at] for at in (0, 254, 255, 256, 257, 511, 512, 599)]
+    for name in tampered:
+        put(name, 1, b"forged")(store._records["key"])
+    assert [(each.id, each.entry) for each in await find_disagreements(store)] == [
+        (name, int(name)) for name in tampered
+    ]
+
+
+async def test_a_tile_whose_hash_above_it_was_changed_is_named_with_its_place(tmp_path: Path) -> None:
+    entries = await make(tmp_path)
+    path = tmp_path / "tile/1/000.p/2"
+    path.write_bytes(flip(path.read_bytes()))
+    with pytest.raises(AuditDamaged, match=r"^tile/0/001, or hash 1 of tile/1/000\.p/2, was changed$"):
+        await start(entries, tmp_path)
+
+
 async def test_kinds_that_are_kept_without_records_are_left_alone(tmp_path: Path) -> None:
     store = MemoryStore()
     await history(store, str(tmp_path))
     await commit(store, Write("counter", b"c", 0, b"1"))
     assert [each.kind for each in await find_disagreements(store)] == ["counter"]
     assert await find_disagreements(store, unaudited={"counter"}) == []
+
+
+async def test_an_entry_that_begins_with_such_a_kind_tells_of_the_others_all_the_same(tmp_path: Path) -> None:
+    store = MemoryStore()
+    async with run_ledger(store, str(tmp_path)) as running:
+        await running.commit(Write("counter", b"c", 0, b"1"), Write("key", b"k", 0, b"k"))
+    assert await find_disagreements(store, unaudited={"counter"}) == []
+    put(b"k", 1, b"forged")(store._records["key"])
+    assert [each.id for each in await find_disagreements(store, unaudited={"counter"})] == [b"k"]

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import openk_tools.audit_verify as verifier
 from openk_daemon.audit.checkpoint import Checkpoint, seal, verifier_key
 from openk_daemon.audit.edge import Edge
-from openk_daemon.audit.merkle import leaf_hash
+from openk_daemon.audit.merkle import inclusion_path, leaf_hash, root_of
 from openk_daemon.audit.tiles import Tiles, bundle_file, split_bundle, tile_file
 from openk_daemon.store.memory import MemoryStore
 from tests.daemon.audit.logs import KEY, ORIGIN, PUBLIC, Signer, run_ledger
@@ -149,8 +149,8 @@ def test_an_entry_changed_together_with_its_hash_is_found_from_above(
     assert "entries 0 to 255" in said
 
 
-def forge(folder: Path, key: Ed25519PrivateKey, entries: list[bytes]) -> None:
-    """Publish another log of the same name."""
+def forge(folder: Path, key: Ed25519PrivateKey, entries: list[bytes], origin: str = ORIGIN) -> None:
+    """Publish another log, of the same name or of another."""
     tiles, edge = Tiles(str(folder)), Edge()
     for number, entry in enumerate(entries):
         filled = edge.append(leaf_hash(entry))
@@ -160,7 +160,7 @@ def forge(folder: Path, key: Ed25519PrivateKey, entries: list[bytes]) -> None:
     tiles.write(tile_file(tile) for tile in edge.partial_tiles())
     if len(entries) % 256:
         tiles.write([bundle_file(len(entries) // 256, entries[len(entries) // 256 * 256 :])])
-    checkpoint = Checkpoint(ORIGIN, len(entries), edge.root())
+    checkpoint = Checkpoint(origin, len(entries), edge.root())
     text = seal(checkpoint, key.public_key().public_bytes_raw(), key.sign(checkpoint.body()))
     (folder / "checkpoint").write_text(text, encoding="utf-8")
 
@@ -226,6 +226,60 @@ STRANGE = [
     for change in ({"index": float("inf")}, {"entry": "\ud800"}, {"checkpoint": "\ud800\n1\na\n\n\u2014 a b\n"})
 ]
 """Receipts whose JSON is well formed."""
+
+
+@pytest.mark.parametrize("size", [*range(1, 18), 31, 32, 33, 255, 257])
+def test_a_path_proves_its_entry_and_no_other(size: int) -> None:
+    hashes = [leaf_hash(b"%d" % number) for number in range(size)]
+    root = root_of(hashes)
+    for index in {*range(min(size, 18)), size // 2, size - 1}:
+        path = inclusion_path(index, size, lambda begin, end: root_of(hashes[begin:end]))
+        assert verifier.inclusion_root(hashes[index], index, size, path) == root
+        for wrong in {-1, index - 1, index + 1, size} - {index}:
+            assert verifier.inclusion_root(hashes[index], wrong, size, path) != root
+        assert verifier.inclusion_root(hashes[index], index, size, (*path, root)) is None
+        if path:
+            assert verifier.inclusion_root(hashes[index], index, size, path[:-1]) is None
+    for outside in (-1, size, size + 1):
+        assert verifier.inclusion_root(root, outside, size, ()) is None
+
+
+def test_the_answer_says_what_was_verified(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = (published / "log", "--old-checkpoint", published / "head-310", "--receipt", published / "receipt")
+    lines = (published / f"head-{SIZE}").read_text(encoding="utf-8").splitlines()
+    root = b64decode(lines[2]).hex()
+    status, said = verify(capsys, *asked, "--json")
+    assert (status, json.loads(said)) == (
+        0,
+        {"verified": True, "origin": ORIGIN, "size": SIZE, "root": root, "old_size": 310, "receipt_index": 400},
+    )
+    status, said = verify(capsys, *asked)
+    assert said == f"verified: origin {ORIGIN}, size {SIZE}, root {root}, old_size 310, receipt_index 400\n"
+    status, said = verify(capsys, published / "log", "--origin", "another", "--json")
+    assert (status, json.loads(said)) == (
+        1,
+        {"verified": False, "reason": f"the checkpoint is of the log '{ORIGIN}', not of 'another'"},
+    )
+
+
+def test_the_origin_is_demanded_of_everything_that_is_shown(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same key signs for another log: what is of that one proves nothing about this one."""
+    forge(tmp_path, KEY, [b"{}"], origin="other.test/audit")
+    old = tmp_path / "checkpoint"
+    status, said = verify(capsys, published / "log", "--old-checkpoint", old)
+    assert (status, "the old checkpoint is of another log: other.test/audit" in said) == (1, True)
+    status, said = verify(capsys, published / "log", "--old-checkpoint", old, "--origin", ORIGIN)
+    assert (status, "the checkpoint is of the log 'other.test/audit'" in said) == (1, True)
+    receipt = {
+        "index": 0, "size": 1, "hashes": [], "checkpoint": old.read_text(encoding="utf-8"), "entry": "{}",
+    }  # fmt: skip
+    (tmp_path / "receipt").write_text(json.dumps(receipt), encoding="utf-8")
+    assert verify(capsys, "--receipt", tmp_path / "receipt")[0] == 0
+    assert verify(capsys, "--receipt", tmp_path / "receipt", "--origin", ORIGIN)[0] == 1
+    status, said = verify(capsys, published / "log", "--receipt", tmp_path / "receipt")
+    assert (status, "the receipt's checkpoint is of another log" in said) == (1, True)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "7", '{"index":"x"}', "\udcff", "[" * 65_000, *STRANGE])

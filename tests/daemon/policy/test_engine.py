@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,16 +190,23 @@ def test_names_with_quotes_stay_names(tmp_path: Path) -> None:
 
 
 def test_a_remembered_decision_is_quick(tmp_path: Path) -> None:
-    """Goal: 0.5 microseconds. The bound here is loose, for busy machines; without memory it is about 100."""
+    """About 0.5 microseconds, against 100 without memory; compared within one run, for machines are busy or slow."""
     policy = engine(tmp_path / "p")
-    who, what = administrator(), key("payments/card", "p-256", purpose="sign", protection="wrapped")
-    best = 1.0
-    for _ in range(20):
-        begin = time.perf_counter()
-        for _ in range(1000):
-            policy.decide(who, "key.sign", what)
-        best = min(best, (time.perf_counter() - begin) / 1000)
-    assert best < 3e-6
+    who = administrator()
+
+    def quickest(names: Sequence[str]) -> float:
+        """The best of 20 rounds, a decision."""
+        best = 1.0
+        for turn in range(20):
+            asked = [key(f"payments/{name}-{turn}", "p-256", purpose="sign", protection="wrapped") for name in names]
+            begin = time.perf_counter()
+            for what in asked:
+                policy.decide(who, "key.sign", what)
+            best = min(best, (time.perf_counter() - begin) / len(asked))
+        return best
+
+    fresh = quickest([f"card-{number}" for number in range(20)])
+    assert quickest(["one"] * 200) < fresh / 5
 
 
 def test_the_digest_tells_sets_apart(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,3 +118,77 @@ def test_numbers_are_never_shared() -> None:
     for table in (ALGORITHM_NUMBERS, PURPOSE_NUMBERS):
         assert len(set(table.values())) == len(table)
     assert spec_of(200, 1) is None
+
+
+# What stored blobs are made of: written out here, because no token would open another daemon's blobs if it changed.
+SINGLE = KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT)
+
+
+def test_the_hmac_is_over_these_bytes() -> None:
+    head = binding.header(SINGLE, bytes(range(16)))
+    assert binding.authenticated(head, b"c" * 300, b"w" * 24) == (
+        b"openk.key-object.1\x00" + head + b"\x00\x00\x01\x2c" + b"c" * 300 + b"w" * 24
+    )
+    assert head[6:] == bytes(range(16))
+    assert head[4:6] == int(bound_attributes(SINGLE)).to_bytes(2, "big")
+
+
+def test_ids_of_wrapping_keys_are_digests_over_these_bytes() -> None:
+    numbers = bytes((ALGORITHM_NUMBERS[SINGLE.algorithm], PURPOSE_NUMBERS[SINGLE.purpose]))
+    assert binding.resident_id("é" * 150, b"id") == _digest(
+        b"openk.wrapping-key.resident\x00" + b"\x00\x00\x01\x2c" + "é".encode() * 150 + b"id"
+    )
+    assert binding.wrapped_id(SINGLE, b"context") == _digest(b"openk.wrapping-key.wrapped\x00" + numbers + b"context")
+
+
+def _digest(named: bytes) -> bytes:
+    return hashlib.sha256(named).digest()[:16]
+
+
+def _blob(wrapped: int, way: Wrap = Wrap.KWP, spec: KeySpec = SINGLE) -> bytes:
+    return binding.assemble(binding.header(spec, bytes(16), way), bytes(32), bytes(wrapped))
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "fits"), [(0, False), (8, False), (15, False), (16, True), (8192, True), (8200, False)]
+)
+def test_the_wrapped_part_has_16_to_8192_bytes(wrapped: int, fits: bool) -> None:
+    blob = _blob(wrapped)
+    if fits:
+        assert len(binding.split(blob, SINGLE, bytes(16))[2]) == wrapped
+    else:
+        with pytest.raises(InvalidCiphertext, match="impossible length"):
+            binding.split(blob, SINGLE, bytes(16))
+
+
+def test_only_one_kwp_blob_has_whole_units_of_eight_bytes() -> None:
+    with pytest.raises(InvalidCiphertext, match="impossible length"):
+        binding.split(_blob(17), SINGLE, bytes(16))
+    ways = frozenset(Wrap)
+    assert binding.split(_blob(17, Wrap.CBC), SINGLE, bytes(16), ways)[2] == bytes(17)
+    assert binding.split(_blob(17, spec=PAIR), PAIR, bytes(16))[2] == bytes(17), (
+        "a pair begins with a length of two bytes"
+    )
+
+
+@pytest.mark.parametrize(("at", "value"), [(0, 0), (0, 2), (1, 0), (1, 5)])
+def test_another_format_and_another_way_of_wrapping_are_refused(at: int, value: int) -> None:
+    blob = bytearray(_blob(16))
+    blob[at] = value
+    with pytest.raises(InvalidCiphertext, match="unknown format"):
+        binding.split(bytes(blob), SINGLE, bytes(16), frozenset(Wrap))
+
+
+@pytest.mark.parametrize("joined", [b"\x00\x00rest", b"\x00\x04rest", b"\x00\x05rest", b"\x00\x00"])
+def test_half_a_pair_is_none(joined: bytes) -> None:
+    with pytest.raises(InvalidCiphertext, match="impossible length"):
+        binding.split_pair(joined)
+
+
+def test_a_blob_of_nothing_but_its_overhead_still_says_what_it_is_for() -> None:
+    assert binding.spec_in(_blob(0)) == SINGLE
+    assert binding.spec_in(_blob(0)[:-1]) is None
+
+
+def test_a_tag_that_does_not_match_is_the_ciphertext_s_fault() -> None:
+    assert isinstance(binding.unbound(), InvalidCiphertext)

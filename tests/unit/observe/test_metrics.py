@@ -1,6 +1,7 @@
 """The exposition, judged by Prometheus' own parser; the cost on the request path; health."""
 
 import math
+import time
 
 import pytest
 from hypothesis import example, given
@@ -133,7 +134,13 @@ def test_every_family_is_named_once_and_explained() -> None:
 
 
 def test_a_request_costs_little() -> None:
-    assert min(measure_request(Metrics(), 20_000) for _ in range(5)) < 3.0  # 0.5 µs here; the margin is for busy machines
+    """About 0.5 microseconds, and the exposition of all families some thousand times that; compared within one run, for
+    machines are busy or slow."""
+    metrics = Metrics()
+    request = min(measure_request(metrics, 5_000) for _ in range(5))
+    begin = time.perf_counter()
+    metrics.expose()
+    assert request < 1e6 * (time.perf_counter() - begin) / 50
 
 
 def test_health_is_the_worst_of_its_components() -> None:
