@@ -181,7 +181,7 @@ class Connection:
         self._desk.metrics.reads_paused += 1
         self._pause()
         self._waiting = True  # nothing else resumes it now: it is in the queue once
-        self._desk.pool.when_room(self._take_room)
+        self._desk.pool.when_room(self._take_room, self.peer.owner)
 
     def _take_room(self) -> bool:
         """Asked by the pool, in the middle of somebody's release: take the memory, or leave it to the next in the queue

@@ -19,6 +19,13 @@ from openk_memory.errors import Damaged, DoubleRelease, Unsupported
 from openk_memory.kernel import fill
 from openk_memory.region import CANARY
 
+Waiter = Callable[[], bool]
+"""Takes the memory it wants, and then returns True."""
+TRIES: Final = 16
+"""Refusals after which a release is over."""
+AHEAD: Final = 4
+"""Of these, so many by one owner: a message that is too large yet does not hold up those behind it for long."""
+
 
 class Ledger:
     """What a pool counts. Bytes are strides (slots and runs as taken, not as asked for)."""
@@ -31,27 +38,60 @@ class Ledger:
         self.peak = 0
         self.leaked = 0
         self.owners: dict[int, int] = {}  # only owners that hold something: bounded by the live leases
-        self.waiters: deque[Callable[[], bool]] = deque()
+        self.waiters = Waiters()
         self.waking = False
 
     def wake(self) -> None:
-        """Offer the room to those who wait, oldest first; see `Pool.when_room`."""
+        """Offer the room to those who wait; see `Pool.when_room`."""
         if self.waking:
             return
         self.waking = True
-        refusals = 0
         try:
-            # A bounded number of tries, for one release must not cost a walk over a thousand waiters;
-            # but an empty pool can wake nobody later, so then everybody is asked.
-            while self.waiters and refusals < (16 if self.in_use else len(self.waiters)):
-                waiter = self.waiters.popleft()
-                if waiter():
-                    refusals = 0
-                else:
-                    refusals += 1
-                    self.waiters.append(waiter)
+            self.waiters.offer(everybody=not self.in_use)
         finally:
             self.waking = False
+
+
+class Waiters:
+    """Each owner's in their order, owners in turn. `offer` asks some of them whether they can use what is free."""
+
+    __slots__ = ("_queues",)
+
+    def __init__(self) -> None:
+        self._queues: dict[int, deque[Waiter]] = {}  # whose turn is next first
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+    def add(self, owner: int, waiter: Waiter) -> None:
+        self._queues.setdefault(owner, deque()).append(waiter)
+
+    def offer(self, *, everybody: bool) -> None:
+        """Who is refused keeps his place: at its end he would be overtaken by all who came later, again and again. A
+        bounded number of tries, for one release must not cost a walk over a thousand waiters; but an empty pool can
+        wake nobody later, so then `everybody` is asked."""
+        most = len(self) if everybody else TRIES
+        refusals = 0
+        for owner in list(self._queues):
+            if refusals >= most:
+                return
+            queue, refused = self._queues.pop(owner), deque[Waiter]()
+            try:
+                while queue and refusals < most and (everybody or len(refused) < AHEAD):
+                    waiter = queue.popleft()
+                    if waiter():
+                        refusals = 0
+                    else:
+                        refusals += 1
+                        refused.append(waiter)
+            finally:
+                refused.extend(queue)
+                refused.extend(self._queues.pop(owner, ()))  # who began to wait meanwhile
+                if refused:
+                    self._queues[owner] = refused
 
 
 class Slab:

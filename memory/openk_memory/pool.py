@@ -128,11 +128,12 @@ class Pool:
             ledger.owners[owner] = ledger.owners.get(owner, 0) + stride
         return lease
 
-    def when_room(self, waiter: Callable[[], bool]) -> None:
-        """Call `waiter` after coming releases until it returns True (it got its memory, or gave up). Oldest first,
-        each at most once a release; what it raises reaches whoever released. Bounded by its callers."""
+    def when_room(self, waiter: Callable[[], bool], owner: int = 0) -> None:
+        """Call `waiter` after coming releases until it returns True (it got its memory, or gave up). Owners in turn, of
+        each the oldest first, each at most once a release; what it raises reaches whoever released. Bounded by its
+        callers."""
         self._waits += 1
-        self._ledger.waiters.append(waiter)
+        self._ledger.waiters.add(owner, waiter)
 
     def counters(self) -> Counters:
         ledger = self._ledger

@@ -29,6 +29,8 @@ class Device:
 
     module: Path
     token: Token
+    sessions: int = 0
+    """It allows so many to all processes together; 0: any number."""
 
     def __post_init__(self) -> None:
         path = self.token.folder / "outage"
@@ -36,6 +38,8 @@ class Device:
         with path.open("r+b") as file:
             self._state = mmap.mmap(file.fileno(), _STATE.size)
         self._resets = 0
+        self._sessions = self.token.folder / "sessions"
+        self._sessions.write_bytes(bytes(self.sessions))
 
     @property
     def uri(self) -> str:
@@ -45,6 +49,7 @@ class Device:
     def environment(self) -> dict[str, str]:
         """For the worker."""
         behind = {"SHIM_MODULE": MODULE, "SHIM_OUTAGE": str(self.token.folder / "outage")}
+        behind["SHIM_SESSIONS"] = str(self._sessions)
         return {**self.token.environment, **behind}
 
     def pull_out(self) -> None:

@@ -260,6 +260,49 @@ def test_waiters_are_told_in_order(pool: Pool) -> None:
     assert told == ["b"]
 
 
+def test_a_refused_waiter_keeps_its_place_and_holds_nobody_up(pool: Pool) -> None:
+    """Of one owner in order, but for a few that want too much; of several owners in turn."""
+    told: list[str] = []
+    able: set[str] = set()
+
+    def wait(name: str, owner: int) -> None:
+        def tell() -> bool:
+            if name in able:
+                told.append(name)
+            return name in able
+
+        pool.when_room(tell, owner)
+
+    hold = pool.lease(8)  # nobody is asked because the pool is empty
+    for number in range(40):
+        wait(f"a{number}", 1)
+    wait("b0", 2)
+    wait("b1", 2)
+    for _ in range(30):
+        pool.lease(8).release()
+    able |= {"b0", "a0", "a2"}
+    pool.lease(8).release()
+    assert sorted(told) == ["a0", "a2", "b0"]
+    told.clear()
+    able |= {f"a{number}" for number in range(40)} | {"b1"}
+    pool.lease(8).release()
+    assert [name for name in told if name[0] == "a"] == [f"a{number}" for number in range(40) if number not in {0, 2}]
+    assert pool.counters().waiting == 0
+    hold.release()
+
+
+def test_many_that_want_too_much_do_not_starve_another_owner(pool: Pool) -> None:
+    told: list[int] = []
+    hold = pool.lease(8)
+    for owner in range(1, 60):
+        pool.when_room(lambda: False, owner)
+    pool.when_room(lambda: told.append(99) is None, 99)
+    for _ in range(5):
+        pool.lease(8).release()
+    assert told == [99]
+    hold.release()
+
+
 def test_a_waiter_may_lease_and_release(pool: Pool) -> None:
     got: list[bool] = []
 
