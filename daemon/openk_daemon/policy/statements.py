@@ -1,7 +1,8 @@
 """Cut the text of a policy file into its policies, each with the line it begins on.
 
 Cedar's parser does not tell where a mistake is, so each policy is parsed by itself. A `;` ends a policy and nothing
-else in Cedar's grammar (docs.cedarpolicy.com, "Cedar syntax grammar"), unless it is in a string or a comment.
+else in Cedar's grammar (docs.cedarpolicy.com, "Cedar syntax grammar"), unless it is in a string or a comment. A comment
+ends at a line feed or a carriage return: what Cedar reads behind it must not be taken for a part of the comment here.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ POLICY_MOST: Final = 64 << 10
 """Characters of one policy. Cedar's time grows with the square of a list: 30,000 actions in a scope take 10 seconds."""
 _OPENING: Final = frozenset("([{")
 _CLOSING: Final = frozenset(")]}")
-_WORD: Final = re.compile(r"//[^\n]*|\"(?:[^\"\\]|\\.)*\"?|[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[=!<>&|]+|\S", re.DOTALL)
+_WORD: Final = re.compile(r"//[^\n\r]*|\"(?:[^\"\\]|\\.)*\"?|[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[=!<>&|]+|\S", re.DOTALL)
 _WEIGHTLESS: Final = frozenset(",:;@")
 
-_TOKEN: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"?|;|\s+|[^\s";/]+|/', re.DOTALL)
+_TOKEN: Final = re.compile(r'//[^\n\r]*|"(?:[^"\\]|\\.)*"?|;|\s+|[^\s";/]+|/', re.DOTALL)
 
 
 def split(text: str) -> Iterator[tuple[int, str]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import cedarpy
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from openk_daemon.policy.shipped import shipped_policies
-from openk_daemon.policy.statements import DEPTH_MOST, OPERATORS_MOST, is_deep, split
+from openk_daemon.policy.statements import DEPTH_MOST, OPERATORS_MOST, is_deep, is_deep_schema, split
 
 strings = st.lists(st.sampled_from(["a", ";", "//", '\\"', "\\\\", "'", "{", "\n"])).map(
     lambda parts: f'"{"".join(parts)}"'
@@ -60,3 +61,19 @@ def test_depth_is_counted_outside_of_strings_and_comments() -> None:
 def test_shipped_policies_are_far_from_deep() -> None:
     for path in shipped_policies().rglob("*.cedar"):
         assert not is_deep(path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_comment_ends_where_it_ends_for_cedar(end: str) -> None:
+    """A forbid behind a carriage return was once taken for a part of the comment before it, and had no effect."""
+    text = f"permit (principal, action, resource); // never:{end}forbid (principal, action, resource);"
+    assert len(cedarpy.PolicySet.from_str(text)) == 2
+    assert [piece.partition(" ")[0] for _, piece in split(text)] == ["permit", "forbid"]
+    assert is_deep(f"// {end}" + "(" * (DEPTH_MOST + 1))
+    assert is_deep_schema(f"// {end}" + "{" * (DEPTH_MOST + 1))
+
+
+@pytest.mark.parametrize("end", ["\x0b", "\x0c", "\x1e", "\x85", "\u2028"])
+def test_other_separators_end_no_comment(end: str) -> None:
+    text = f"permit (principal, action, resource); // never:{end}forbid (principal, action, resource);"
+    assert len(cedarpy.PolicySet.from_str(text)) == len(list(split(text))) == 1
