@@ -119,9 +119,8 @@ def drive(flow: Flow[T], finish: Callable[[T | None, Exception | None], None]) -
     _Drive(flow, finish).step()
 
 
-async def settle(flow: Flow[T]) -> T:
-    """Run a flow from inside a trio task (start-up, tests) and wait for its value."""
-    done = trio.Event()
+def begin(flow: Flow[T]) -> Pending[T]:
+    """Start `flow` now, beside others; await its value later."""
     outcome: Pending[T] = Pending()
 
     def finish(value: T | None, error: Exception | None) -> None:
@@ -129,8 +128,15 @@ async def settle(flow: Flow[T]) -> T:
             outcome.fail(error)
         else:
             outcome.resolve(value)  # type: ignore[arg-type]  # no error: the value has type T
-        done.set()
 
     drive(flow, finish)
+    return outcome
+
+
+async def settle(flow: Flow[T]) -> T:
+    """Run a flow from inside a trio task (start-up, tests) and wait for its value."""
+    done = trio.Event()
+    outcome = begin(flow)
+    outcome.when_settled(done.set)
     await done.wait()
     return outcome.result()

@@ -25,7 +25,7 @@ import trio
 from openk_daemon.policy.shipped import shipped_policies
 from tests.support.load import Answer, Refused, Wire
 
-READY_WITHIN = 30.0
+READY_WITHIN = 90.0
 _LOOK = 0.01
 
 

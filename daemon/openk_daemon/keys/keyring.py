@@ -29,11 +29,13 @@ from openk_daemon.keys.suites import Protection
 from openk_daemon.keys.usage import LIMIT, Counter, Usage
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Record
-from openk_hsm.pending import Pending
+from openk_hsm.pending import Pending, begin
 from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Purpose, Resident, Wrapped
 from openk_memory.pool import Pool
 
 _PAGE = 1000  # records a query
+TOGETHER = 256
+"""Usage counts made exact beside each other at a stop: one after the other, each waits for the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +162,12 @@ class Keyring:
         wiping. The keyring must not be used again."""
         states = list(self._states.values())
         self.openings.clear()
+        usages = [version.usage for state in states for version in state.versions.values() if version.usage is not None]
         try:
-            for state in states:
-                for version in state.versions.values():
-                    if version.usage is not None:
-                        await self.counter.settle(version.usage)
+            for first in range(0, len(usages), TOGETHER):
+                settling = [begin(self.counter.settle(usage)) for usage in usages[first : first + TOGETHER]]
+                for pending in settling:
+                    await pending
         finally:
             self._states.clear()
 

@@ -122,9 +122,9 @@ async def _recovered(
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True), trio.move_on_after(ground.config.limits.drain_seconds + TICK):
+            await ledger.stop()  # first: counts that are not made exact are only larger than they must be
             await settle(daemon.keyring.close())
             daemon.hierarchy.close()
-            await ledger.stop()
 
 
 def _ledger(config: Config, store: SqliteStore, lane: Lane, token: TokenInfo) -> LogLedger:
