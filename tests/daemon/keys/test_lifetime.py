@@ -394,7 +394,7 @@ def test_counts_are_made_exact_beside_each_other_at_a_stop() -> None:
     lane.held = True
     ends: list[Exception | None] = []
     drive(custody.keyring.close(), lambda _value, error: ends.append(error))
-    assert [operation.code for operation in lane.operations] == [OpCode.ENCRYPT] * 3
+    assert [operation.code for operation in lane.operations] == [OpCode.ENCRYPT] * 4  # and v/k
     lane.held = False
     lane.release()
     assert ends == [None]
