@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.support.clock import Clock
+from tests.support.logs import Captured, captured
 
 # Whoever starts tests in the background of a shell has them ignore SIGINT, and their children with them: then those
 # tests which interrupt a child would wait for ever.
@@ -14,3 +19,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # No deadline for single examples: the machine may be busy with something else just then.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """It moves when the test moves it."""
+    return Clock()
+
+
+@pytest.fixture
+def logged() -> Iterator[Captured]:
+    """A real log, whose lines the test reads: `logged.log` for what is tested, `logged.one("event", field=...)`."""
+    with captured() as made:
+        yield made

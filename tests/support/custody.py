@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from openk.wire.methods import METHODS
@@ -32,6 +31,7 @@ from openk_hsm.seam import Lane
 from openk_hsm.selftest import Finding
 from openk_hsm.software import SoftwareBackend
 from openk_memory.pool import Pool
+from tests.support.clock import Clock
 
 T = TypeVar("T")
 Shown = dict[str, Any]
@@ -42,24 +42,6 @@ POOL = Pool(2 << 20)
 """Pools are never closed, so tests share one."""
 
 PEER = Peer(Caller(1000, 1000, (1000,), None, None, None), 4711, 7, "{}")
-
-
-class Clock:
-    """A clock that tests turn: wall time and monotonic time together."""
-
-    def __init__(self) -> None:
-        self.moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-        self.seconds = 1000.0
-
-    def wall(self) -> datetime:
-        return self.moment
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def pass_(self, seconds: float) -> None:
-        self.moment += timedelta(seconds=seconds)
-        self.seconds += seconds
 
 
 def run(flow: Flow[T]) -> T:
@@ -96,7 +78,7 @@ class Custody:
         """Checks of `hsm.selftest` that failed."""
         data = hsms.default.info().result().data
         self.hierarchy = Hierarchy(hsms, self.store, self.clock.wall, vaults_kept=vaults_kept, data=data)
-        self.keyring = Keyring(self.hierarchy, pool, limits, self.clock.monotonic)
+        self.keyring = Keyring(self.hierarchy, pool, limits, self.clock)
         self.keys = KeyHandlers(self.keyring, pool)
         self.handlers: dict[str, Handler] = {
             **VaultHandlers(self.hierarchy).handlers(),

@@ -11,6 +11,7 @@ from yubihsm.backends import YhsmBackend
 from yubihsm.core import AuthSession, YubiHsm
 from yubihsm.exceptions import YubiHsmConnectionError
 
+from tests.support.clock import Clock
 from yubihsm_emulator.backend import EmulatorBackend
 from yubihsm_emulator.device import Device
 from yubihsm_emulator.faults import Plan
@@ -18,16 +19,6 @@ from yubihsm_emulator.link import Link
 
 PASSWORD = "password"
 """Of authentication key 1, as the factory leaves it."""
-
-
-class Clock:
-    """A clock that only moves when told."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class InProcess(EmulatorBackend, YhsmBackend):

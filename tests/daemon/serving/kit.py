@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import os
 import socket
-import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,7 +28,7 @@ from openk_daemon.identity.caller import Caller
 from openk_daemon.identity.peer import Identifier
 from openk_daemon.intake import SYSTEM, Prepared, intakes
 from openk_daemon.observe.health import Health
-from openk_daemon.observe.log import Form, Level, Log, open_log
+from openk_daemon.observe.log import Log
 from openk_daemon.observe.metrics import Metrics
 from openk_daemon.pipeline import Pipeline, Results
 from openk_daemon.policy.decision import Decision, Explanation, Resource
@@ -42,6 +41,7 @@ from openk_hsm.pending import Flow, Pending, drive, failed
 from openk_hsm.reactor import Reactor
 from openk_memory.pool import Pool
 from tests.support.custody import PEER, Custody, run
+from tests.support.logs import Captured
 
 _pools: dict[int, list[Pool]] = {}
 
@@ -127,20 +127,6 @@ class FreePolicy:
         return Explanation(self.decide(caller, action, resource), ())
 
 
-class LogFile:
-    """A real log, in a file of its own."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-        self.log: Log = open_log(Level.DEBUG, descriptor=self._file.fileno(), form=Form.JSON)
-
-    def text(self) -> str:
-        return os.pread(self._file.fileno(), 1 << 20, 0).decode()
-
-    def close(self) -> None:
-        self._file.close()
-
-
 async def _no_facts(_name: str) -> tuple[tuple[str, str], ...]:
     return ()
 
@@ -153,7 +139,7 @@ class Core:
         self.pool = take_pool(pool_bytes)
         self.ledger = HeldLedger()
         self.policy = FreePolicy()
-        self.logged = LogFile()
+        self.logged = Captured()
         self.custody = Custody(store=self.ledger.store, pool=self.pool)
         system = SystemHandlers("0", {}, Health(), Metrics(), dict)
         self.handlers: dict[str, Handler] = dict.fromkeys(METHODS, _unused)

@@ -16,7 +16,8 @@ from openk_daemon.store.seam import Conflict, Full, Write
 from openk_hsm.errors import HsmError
 from openk_hsm.pending import Pending
 from openk_memory.pool import Pool
-from tests.daemon.serving.kit import FreePolicy, HeldLedger, LogFile, answer, plain_pipeline, prepared, take_pool
+from tests.daemon.serving.kit import FreePolicy, HeldLedger, answer, plain_pipeline, prepared, take_pool
+from tests.support.logs import Captured
 
 WRITE = Write("key", b"id", 0, b"body")
 CANARY = "canary-7731"
@@ -25,7 +26,7 @@ CANARY = "canary-7731"
 class Bench:
     """A pipeline, and a handler that does what the test says and tells what became of it."""
 
-    def __init__(self, logged: LogFile) -> None:
+    def __init__(self, logged: Captured) -> None:
         self.ledger = HeldLedger()
         self.policy = FreePolicy()
         self.logged = logged
@@ -49,7 +50,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(logged: LogFile) -> Bench:
+def bench(logged: Captured) -> Bench:
     return Bench(logged)
 
 

@@ -18,19 +18,13 @@ from openk_daemon.identity.caller import Caller
 from openk_daemon.rates import BUCKETS_MOST, SWEPT_FROM, Bucket, Rates, Rule, admit
 from openk_daemon.refusal import Refusal
 from openk_daemon.serve import SWEEP
-from tests.daemon.serving.kit import Core, FreePolicy, HeldLedger, LogFile, answer, frame, plain_pipeline, prepared
+from tests.daemon.serving.kit import Core, FreePolicy, HeldLedger, answer, frame, plain_pipeline, prepared
+from tests.support.clock import Clock
+from tests.support.logs import Captured
 
 ADA = Caller(1000, 1000, (1000,), "web.service", None, None)
 BOB = Caller(1001, 1001, (1001,), "web.service", None, None)
 ROOT = Caller(0, 0, (0,), None, None, None, administrator=True)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 # --- a bucket ---
@@ -179,7 +173,7 @@ def test_other_rules_leave_the_buckets_of_those_that_stay() -> None:
 # --- in the pipeline ---
 
 
-def test_the_limit_comes_before_policy_and_is_recorded(logged: LogFile) -> None:
+def test_the_limit_comes_before_policy_and_is_recorded(logged: Captured) -> None:
     ledger, policy = HeldLedger(), FreePolicy()
     pipeline = plain_pipeline(ledger, policy, logged.log)
     calls: list[Call] = []

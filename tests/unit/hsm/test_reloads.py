@@ -10,16 +10,9 @@ from hypothesis import strategies as st
 
 from openk_hsm.marks import mark_path
 from openk_hsm.reloads import Pace, Reloads
+from tests.support.clock import Clock
 
 URI = "pkcs11:token=t?module-path=/x"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.emulator import Clock
+from tests.support.clock import Clock
 from yubihsm_emulator.codes import Algorithm, ObjectType
 from yubihsm_emulator.device import Device
 from yubihsm_emulator.log import Event
