@@ -26,6 +26,7 @@ _OPTIONS = (
 )
 _MISSING = 3
 """Exit status where there is no atheris for this platform."""
+_MEMORY = "/dev/shm"
 _BESIDE = min(2, os.cpu_count() or 1)
 """Targets at a time."""
 _SHOWN = 40
@@ -71,12 +72,13 @@ class _Fuzz:
 
     def __call__(self, name: str) -> bool:
         """Whether nothing was found."""
-        with tempfile.TemporaryDirectory(prefix="openk-fuzz-") as temporary:
+        memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+        with tempfile.TemporaryDirectory(prefix="openk-fuzz-", dir=memory) as temporary:
             folder = self.keep.absolute() / name if self.keep else Path(temporary)
             folder.mkdir(parents=True, exist_ok=True)
             before = set(folder.glob("found-*"))
             begun = time.monotonic()
-            run = self._run(name, folder)
+            run = self._run(name, folder, temporary)
             if run.returncode == 0:
                 done = run.stdout.rpartition("stat::number_of_executed_units:")[2].split() or ["?"]
                 print(f"{name:15} ok      {done[0]:>8} runs {time.monotonic() - begun:6.1f} s", flush=True)
@@ -89,10 +91,10 @@ class _Fuzz:
             print(f"{name:15} FAILED  (libFuzzer's exit status {run.returncode})\n{text}", end="", flush=True)
             return False
 
-    def _run(self, name: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    def _run(self, name: str, folder: Path, temporary: str) -> subprocess.CompletedProcess[str]:
         limit = f"-max_total_time={self.seconds}" if self.seconds else "-seed=1"
         command = [sys.executable, "-m", "tests.fuzz.engine", name, str(folder), limit, *_OPTIONS]
-        environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, "TMPDIR": temporary, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run(
             command,
             cwd=_ROOT,
