@@ -75,7 +75,7 @@ class Loop(Protocol):
     def closed(self, connection: Connection) -> None: ...
 
 
-def pump_nothing() -> None:
+def employ_nobody() -> None:
     """For lanes that do their work at once."""
 
 
@@ -89,8 +89,8 @@ class Desk:
     log: Log
     bounds: Bounds
     loop: Loop
-    pump: Callable[[], None] = pump_nothing
-    """Gives the HSM what waits for it, in the middle of many requests."""
+    employ: Callable[[], None] = employ_nobody
+    """Gives HSM workers that have nothing to do what waits for them, in the middle of many requests."""
 
 
 class Connection:
@@ -219,7 +219,7 @@ class Connection:
             if isinstance(message, Request):
                 self._admit(message, lease)
                 if self.in_flight % STRIDE == 0:
-                    self._desk.pump()
+                    self._desk.employ()
         self._settle_buffer()
 
     def _settle_buffer(self) -> None:

@@ -189,10 +189,11 @@ class Lanes:
     async def bind_others(self, commit: Commit) -> None:
         await self._bindings.bind_others(self.hsms, self._lanes, commit)
 
-    def pump(self) -> None:
-        """Give workers what waits. Happens by itself once a tick of the loop."""
+    def employ(self) -> None:
+        """Something to do for workers that have nothing, in the middle of many requests. All of it is handed out by
+        itself once a round of the reactor."""
         for lane in self._lanes.values():
-            lane.pump()
+            lane.employ()
 
 
 def _limits(config: Config, hsm: Hsm) -> Limits:

@@ -20,7 +20,7 @@ import trio
 
 from openk.wire.reader import Limits, Reader
 from openk_daemon.config import Config
-from openk_daemon.connection import Bounds, Connection, Desk, pump_nothing
+from openk_daemon.connection import Bounds, Connection, Desk, employ_nobody
 from openk_daemon.identity.caller import Peer
 from openk_daemon.identity.peer import Identifier
 from openk_daemon.intake import Intake
@@ -79,9 +79,9 @@ class Server:
         self._spares: list[int] = []
         self._open_spares()
 
-    def open(self, pipeline: Pipeline, pump: Callable[[], None] = pump_nothing) -> None:
-        """Give it the pipeline and what keeps the HSM busy (`WorkerLane.pump`), and begin to accept."""
-        self._desk = Desk(pipeline, self._pool, self._metrics, self._log, self._bounds, self, pump)
+    def open(self, pipeline: Pipeline, employ: Callable[[], None] = employ_nobody) -> None:
+        """Give it the pipeline and what keeps the HSM busy (`WorkerLane.employ`), and begin to accept."""
+        self._desk = Desk(pipeline, self._pool, self._metrics, self._log, self._bounds, self, employ)
         for listener in self._listeners.values():
             listener.setblocking(False)
             self._reactor.watch(listener.fileno(), partial(self._knock, listener))

@@ -60,7 +60,8 @@ class Condition(Calls):
         self._restarts = self._busy = self._rejected = self._trips = self._refusals = 0
         self._dealer = Dealer(self._waiting, self._links, limits)
         self.pump = self._dealer.pump
-        """Give free workers what waits. Happens by itself once a tick of the loop."""
+        self.employ = self._dealer.employ
+        """As the dealer's."""
         self._changed = trio.Event()
 
     # --- what it says ---

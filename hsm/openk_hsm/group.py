@@ -185,9 +185,9 @@ class GroupLane(Calls):
         for member in self.members:
             member.unload(key)
 
-    def pump(self) -> None:
+    def employ(self) -> None:
         for member in self.members:
-            member.pump()
+            member.employ()
 
     # --- running ---
 

@@ -117,7 +117,7 @@ async def _recovered(
                     ground.scraped, daemon.metrics.families, daemon.health.report, ground.log.child(Category.REQUESTS)
                 )
                 nursery.start_soon(door.run)
-            daemon.server.open(daemon.pipeline, lanes.pump)
+            daemon.server.open(daemon.pipeline, lanes.employ)
             yield daemon
             nursery.cancel_scope.cancel()
     finally:
