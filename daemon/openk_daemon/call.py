@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar, dataclass_transform
 
 from openk.wire.methods import Method
+from openk_daemon.frozen import frozen
 from openk_daemon.identity.caller import Peer
 from openk_daemon.policy.decision import Resource
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Write
 from openk_hsm.pending import Pending
 from openk_memory.lease import Lease
-
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True, eq_default=False)
-def frozen(cls: type[T]) -> type[T]:
-    """A dataclass that type checkers hold frozen, made as cheaply as one that is not: several of these are made for
-    each request, and `frozen=True` at run time doubles to triples the price of each."""
-    return dataclass(slots=True, eq=False)(cls)
-
 
 Value = int | bool | str | memoryview | dict[str, memoryview] | list[str]
 """An argument: memoryviews are slices of the locked receive buffer, valid until the reply is made."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 from openk.wire.writer import Writable, describe_error, lay_out_response, pack_response, total, write
 from openk_daemon.call import Answer, Sealed
@@ -15,6 +15,10 @@ from openk_memory.lease import Lease
 from openk_memory.pool import Pool
 
 Form = Literal["pair", "map"]
+
+_SCALARS: Final = frozenset({str, int, bytes, bool, float, type(None)})
+"""What most answers are made of: known by their type, for asking whether something is a Mapping is dear."""
+_HOLDERS: Final = (Sealed, Mapping, memoryview)
 
 
 def encode_error(msgid: int, refusal: Refusal, form: Form, request: str) -> bytes:
@@ -30,19 +34,25 @@ def encode_error(msgid: int, refusal: Refusal, form: Form, request: str) -> byte
 
 
 def encode(
-    msgid: int, results: Results, batch: bool, form: Form, request: str, pool: Pool, owner: int  # noqa: FBT001
+    msgid: int,
+    results: Results,
+    batch: bool,
+    form: Form,
+    request: str,
+    pool: Pool,
+    owner: int,  # noqa: FBT001
 ) -> bytes | Lease:
     """The response. A Lease holds one with secrets, exactly as long as it is; whoever sends it releases it.
     The leases within `results` are given back."""
-    if not batch:
-        first = results[0]
-        if isinstance(first, Refusal):
-            return encode_error(msgid, first, form, request)
-        for value in first.values():
-            if isinstance(value, Sealed | Mapping):
-                break
-        else:
-            return pack_response(msgid, None, first)  # type: ignore[arg-type]  # nothing Sealed is in it
+    first = results[0]
+    if not batch and isinstance(first, Refusal):
+        return encode_error(msgid, first, form, request)
+    for result in results:
+        if not isinstance(result, Refusal) and _may_hold_secrets(result):
+            break
+    else:
+        shown = {"results": [_described(result) for result in results]} if batch else first
+        return pack_response(msgid, None, shown)  # type: ignore[arg-type]  # nothing Sealed is in it
     try:
         return _encode_sealed(msgid, _writable(results, batch), pool, owner)
     except Exhausted as error:
@@ -51,6 +61,13 @@ def encode(
         for result in results:
             if not isinstance(result, Refusal):
                 release(result)
+
+
+def _may_hold_secrets(answer: Answer) -> bool:
+    for value in answer.values():  # noqa: SIM110 - hot: a generator would cost more than what it asks
+        if type(value) not in _SCALARS and isinstance(value, _HOLDERS):
+            return True
+    return False
 
 
 def _encode_sealed(msgid: int, result: Writable, pool: Pool, owner: int) -> bytes | Lease:
@@ -74,11 +91,18 @@ def _writable(results: Results, batch: bool) -> Writable:  # noqa: FBT001
 
 def _item(result: Answer | Refusal) -> Writable:
     if isinstance(result, Refusal):
-        error = describe_error(
-            result.code, result.message, form="map", retry_after=result.retry_after, details=result.details
-        )
-        return {"error": error}
+        return cast("Writable", _described(result))
     return {name: _value(value) for name, value in result.items()}
+
+
+def _described(result: Answer | Refusal) -> object:
+    """An item's error as it goes over the wire; an answer as it is."""
+    if not isinstance(result, Refusal):
+        return result
+    error = describe_error(
+        result.code, result.message, form="map", retry_after=result.retry_after, details=result.details
+    )
+    return {"error": error}
 
 
 def _value(value: object) -> Writable:

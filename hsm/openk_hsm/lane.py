@@ -77,7 +77,8 @@ class WorkerLane(Condition):
             self._busy += 1
             operation.pending.fail(error)
             return operation.pending
-        self._wake()
+        if not self._pumping:
+            self._wake()
         return operation.pending
 
     def unload(self, key: KeyHandle) -> None:

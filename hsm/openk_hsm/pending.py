@@ -39,21 +39,23 @@ class Pending(Generic[T]):
 
     def resolve(self, value: T) -> None:
         """Settle with a value and run the waiter at once. Raises RuntimeError when settled before."""
-        self._settle(value, None)
-
-    def fail(self, error: Exception) -> None:
-        """Settle with an error, which the waiter will see raised."""
-        self._settle(None, error)
-
-    def _settle(self, value: T | None, error: Exception | None) -> None:
         if self._settled:
             raise RuntimeError("a Pending was settled twice")
         self._settled = True
         self._value = value
-        self._error = error
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
+            waiter()
+
+    def fail(self, error: Exception) -> None:
+        """Settle with an error, which the waiter will see raised."""
+        if self._settled:
+            raise RuntimeError("a Pending was settled twice")
+        self._error = error
+        self._settled = True
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
             waiter()
 
     def when_settled(self, waiter: Callable[[], None]) -> None:
@@ -76,6 +78,8 @@ class Pending(Generic[T]):
     def __await__(self) -> Generator[Pending[object], None, T]:
         if not self._settled:
             yield self  # type: ignore[misc]  # the driver needs only when_settled
+        if self._settled and self._error is None:
+            return self._value  # type: ignore[return-value]  # resolved: the value has type T
         return self.result()
 
 

@@ -192,8 +192,11 @@ def spec_of(algorithm: int, purpose: int) -> KeySpec | None:
     return KeySpec(known_algorithm, known_purpose)
 
 
+_DECRYPT: Final = OpCode.DECRYPT  # a name, because looking up a member of an Enum costs 60 ns
+
+
 def room_of(operation: Operation) -> int:
     """Bytes of the hand-off region for an answer: tokens want room for the ciphertext's length to decrypt into."""
-    if operation.code is OpCode.DECRYPT:
+    if operation.code is _DECRYPT:
         return max(operation.room, len(operation.data))
     return operation.room

@@ -22,6 +22,7 @@ from openk_memory.pool import Pool
 
 DERIVED_USUAL: Final = 32  # bytes, as is the next
 DERIVED_MOST: Final = 4096
+_MAC: Final = Purpose.MAC  # a name, because looking up a member of an Enum costs 60 ns
 
 
 class SigningHandlers:
@@ -65,8 +66,8 @@ class SigningHandlers:
 
     async def mac(self, call: Call) -> Outcome:
         state, version = await self._keyring.select(call.arguments)
-        if state.purpose is not Purpose.MAC:
-            require(state, Purpose.MAC)
+        if state.purpose is not _MAC:
+            require(state, _MAC)
         inputs = [item.view("input") for item in call.items]
         macs = await self._macs.mac(state, version, inputs, call.peer.connection)
         return Outcome(_answers(macs, "mac", version.number), facts=version.facts)

@@ -47,7 +47,7 @@ class Group(NamedTuple):
     entries: list[bytes]
     log_size: int
     fault: StoreError | None
-    seconds: float = 0.0
+    seconds: float
 
 
 class Committer:
@@ -84,10 +84,8 @@ class Committer:
             if handful is None:
                 return
             self.busy_since = time.monotonic()
-            items = list(handful)
-            ended = self._take_waiting(items)
-            group = self._write_group(items)
-            self.done.append(group._replace(seconds=time.monotonic() - self.busy_since))
+            ended = self._take_waiting(handful)
+            self.done.append(self._write_group(handful))
             os.eventfd_write(self.bell, 1)
             if self._pages >= CHECKPOINT_PAGES:
                 self._checkpoint()
@@ -97,9 +95,10 @@ class Committer:
 
     def _take_waiting(self, items: list[Item]) -> bool:
         """True when the end was among what waited. The trio side may empty the queue at the same time."""
-        while len(items) <= LARGEST_GROUP - HANDFUL:
+        queue = self.queue
+        while len(items) <= LARGEST_GROUP - HANDFUL and not queue.empty():
             try:
-                handful = self.queue.get_nowait()
+                handful = queue.get_nowait()
             except Empty:
                 return False
             if handful is None:
@@ -117,7 +116,7 @@ class Committer:
             return self._give_up(items, translate(error), error)
         except Exception as error:  # noqa: BLE001 - this thread is the only one that writes: it must not end
             return self._give_up(items, StoreError(f"a mistake in the store: {type(error).__name__}"), error)
-        return Group(items, results, entries, self._log_size, None)
+        return Group(items, results, entries, self._log_size, None, time.monotonic() - self.busy_since)
 
     def _give_up(self, items: list[Item], fault: StoreError, cause: Exception) -> Group:
         fault.__cause__ = cause
@@ -128,7 +127,8 @@ class Committer:
             except apsw.Error as error:
                 _log.error("it could not be rolled back either: %s", error)
         self._pages = CHECKPOINT_PAGES  # moving pages out of the write-ahead log may make room
-        return Group(items, [fault.again() for _ in items], [], self._log_size, fault)
+        failed: list[Result] = [fault.again() for _ in items]
+        return Group(items, failed, [], self._log_size, fault, time.monotonic() - self.busy_since)
 
     def _write_entries(self, items: list[Item]) -> tuple[list[Result], list[bytes]]:
         """The short way, for units that change nothing."""

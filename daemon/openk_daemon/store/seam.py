@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from openk_daemon.frozen import frozen
 from openk_hsm.pending import Pending
 
 
@@ -38,7 +39,7 @@ class Write:
     body: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unit:
     """Writes and the audit record that tells of them; either part may be empty."""
 
@@ -46,7 +47,7 @@ class Unit:
     entry: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Committed:
     """`index` is the place of the unit's entry in the log (from 0), -1 without one; `sequence` numbers
     commits for the change feed."""
