@@ -61,6 +61,7 @@ class Loops:
         stack.callback(finish, child)
         assert child.stdin is not None
         assert child.stdout is not None
+        self.pid = child.pid
         self._stdin: IO[str] = child.stdin
         self._stdout: IO[str] = child.stdout
         self._ask(token.pin)

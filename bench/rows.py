@@ -8,7 +8,9 @@ from typing import Final
 
 from bench import checks, frames
 from bench.baselines import Missing
+from bench.budget import budget
 from bench.daemon import CLOSED, VAULT
+from bench.emulator import emulator
 from bench.idle import idle_connections, start
 from bench.locked import locked_memory
 from bench.result import Result, at_least, at_most, missing
@@ -166,6 +168,16 @@ def audit(stage: Stage) -> list[Result]:
     return [Result(row, work, *shown[:2], added / sync, goal, result.reached)]
 
 
+def budgets(stage: Stage) -> list[Result]:
+    """Why the rows above are what they are, and what they could be at most."""
+    works = {
+        "p256": ("P-256 sign", _sign("p256")),
+        "rsa": ("RSA-2048 sign", _sign("rsa")),
+        "hmac": ("HMAC 64 B", _mac()),
+    }
+    return budget(stage, works)
+
+
 def refusal(stage: Stage) -> list[Result]:
     prepared = [frames.request("secret.get", {"secret": f"{CLOSED}/password"})]
     daemon = stage.daemon(1)
@@ -183,6 +195,7 @@ ROWS: Final[dict[str, Callable[[Stage], Sequence[Result]]]] = {
     "rsa.two": rsa_two,
     "hmac": hmac,
     "gcm": gcm,
+    "budget": budgets,
     "sequential": sequential,
     "secret": secret_get,
     "audit": audit,
@@ -190,5 +203,6 @@ ROWS: Final[dict[str, Callable[[Stage], Sequence[Result]]]] = {
     "watched": watched,
     "idle": idle_connections,
     "locked": locked_memory,
+    "emulator": emulator,
     "start": start,
 }
