@@ -36,11 +36,11 @@ def encode_error(msgid: int, refusal: Refusal, form: Form, request: str) -> byte
 def encode(
     msgid: int,
     results: Results,
-    batch: bool,
+    batch: bool,  # noqa: FBT001 - hot: positional
     form: Form,
     request: str,
     pool: Pool,
-    owner: int,  # noqa: FBT001
+    owner: int,
 ) -> bytes | Lease:
     """The response. A Lease holds one with secrets, exactly as long as it is; whoever sends it releases it.
     The leases within `results` are given back."""
