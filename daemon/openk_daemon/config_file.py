@@ -14,7 +14,7 @@ from typing import Final, cast, get_type_hints
 
 import msgspec
 
-from openk.wire.methods import METHODS
+from openk.wire.methods import ALGORITHMS, METHODS
 from openk_daemon.config_running import Rate
 from openk_daemon.config_sources import Gathered, gather
 from openk_daemon.config_values import SOCKET_PATH_MOST, Config, ConfigError, Hsm, decode
@@ -187,6 +187,11 @@ class Reading:
         self._check_groups(config)
         self._check_rates(config)
         self._check_alerts(config)
+        for name in config.crypto.algorithms:
+            if name not in ALGORITHMS:
+                near = difflib.get_close_matches(name, ALGORITHMS, 1)
+                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ALGORITHMS)}"
+                self._mistake(("crypto", "algorithms"), f"there is no algorithm {name!r}: {hint}")
         for name, hsm in config.hsm.items():
             if "pin-value" in hsm.uri or "pin-source" in hsm.uri:
                 self._mistake(

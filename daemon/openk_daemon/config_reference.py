@@ -10,7 +10,7 @@ from typing import Final, cast, get_args, get_type_hints
 import msgspec
 from msgspec import NODEFAULT, inspect
 
-from openk_daemon.config_running import Levels, Log, Rate, Tuning
+from openk_daemon.config_running import Crypto, Levels, Log, Rate, Tuning
 from openk_daemon.config_sources import VARIABLES
 from openk_daemon.config_values import Audit, Cache, Config, Hardening, Hsm, Limits, Socket
 from openk_daemon.config_watch import Alerts, Health, Metrics, Threshold
@@ -21,6 +21,7 @@ _TABLES: Final[tuple[tuple[str, type[msgspec.Struct]], ...]] = (
     ("socket", Socket),
     ("limits", Limits),
     ("cache", Cache),
+    ("crypto", Crypto),
     ("audit", Audit),
     ("log", Log),
     ("log.levels", Levels),
@@ -168,7 +169,7 @@ def _value(type_: inspect.Type, name: str) -> str:
         case inspect.StrType():
             return f"text, at most {type_.max_length}"
         case inspect.LiteralType():
-            return ", ".join(f'"{value}"' for value in type_.values)
+            return ", ".join(str(value) if isinstance(value, int) else f'"{value}"' for value in type_.values)
         case inspect.VarTupleType():
             inner = {"sockets": "paths", "administrators": "users", "users": "users"}.get(name, "names")
             if isinstance(type_.item_type, inspect.LiteralType):

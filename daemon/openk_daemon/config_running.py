@@ -6,6 +6,8 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
+from openk.wire.methods import ALGORITHMS
+
 LIVE: Final = {"live": True}
 """Marks what a reload (SIGHUP) changes in the running daemon; all else takes effect at the next start."""
 
@@ -95,6 +97,38 @@ class Rate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         bool,
         Meta(description="Whether it holds for administrators, too: they are who ends a flood.", extra=LIVE),
     ] = False
+
+
+class Crypto(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What new keys, and new versions of keys, may be. Keys that are there already stay usable, whatever is written
+    here. What is outside of it is answered key.unsupported. Who may make keys, and of which kind, the policies say."""
+
+    algorithms: Annotated[
+        tuple[Annotated[str, Meta(max_length=32)], ...],
+        Meta(min_length=1, max_length=64, description="The algorithms, as `openk key create` names them.", extra=LIVE),
+    ] = ALGORITHMS
+    protections: Annotated[
+        tuple[Literal["wrapped", "resident", "cached"], ...],
+        Meta(
+            min_length=1,
+            max_length=3,
+            description="Where they may live. Without `cached` no new key is ever used outside of the HSM.",
+            extra=LIVE,
+        ),
+    ] = ("wrapped", "resident", "cached")
+    rsa_bits: Annotated[
+        Literal[2048, 3072, 4096],
+        Meta(description="Of an RSA key, at least. NIST SP 800-57 part 1 asks for 3072 beyond 2030.", extra=LIVE),
+    ] = 2048
+    gcm_uses: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1 << 32,
+            description="Uses of one version of an AES-GCM key; then it is key.exhausted, until it is rotated. At most "
+            "2^32 with random nonces (NIST SP 800-38D, 8.3).",
+        ),
+    ] = 1 << 32
 
 
 class Tuning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from openk_daemon.config_running import LIVE, Log, Rate, Tuning
+from openk_daemon.config_running import LIVE, Crypto, Log, Rate, Tuning
 from openk_daemon.config_watch import Alerts, Health, Metrics
 
 MEBIBYTE: Final = 1 << 20
@@ -311,6 +311,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     socket: Socket = field(default_factory=Socket)
     limits: Limits = field(default_factory=Limits)
     cache: Cache = field(default_factory=Cache)
+    crypto: Crypto = field(default_factory=Crypto)
     audit: Audit = field(default_factory=Audit)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)

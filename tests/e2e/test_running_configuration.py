@@ -89,6 +89,29 @@ def test_alerts_and_health_take_other_numbers_with_a_reload(dev_folder: Path) ->
         assert client.system.events(stream.cursor).lost == 0
 
 
+def test_new_keys_are_what_the_configuration_allows(dev_folder: Path) -> None:
+    with running_daemon(dev_folder) as daemon, daemon.client() as client:
+        client.vault.create("crypto")
+        client.key.create("crypto/old", "rsa-2048")
+        path = put(daemon, '[crypto]\nalgorithms = ["rsa-2048", "p-256"]\nrsa_bits = 3072\nprotections = ["wrapped"]\n')
+        assert set(reload(daemon, client)["changed"]) == {"crypto.algorithms", "crypto.rsa_bits", "crypto.protections"}  # type: ignore[call-overload]
+        refused = {
+            "crypto.rsa_bits": lambda: client.key.rotate("crypto/old"),
+            "crypto.algorithms": lambda: client.key.create("crypto/new", "ed25519"),
+            "crypto.protections": lambda: client.key.create("crypto/new", "p-256", protection="resident"),
+        }
+        for setting, act in refused.items():
+            with pytest.raises(openk.errors.KeyFault) as caught:
+                act()
+            assert (caught.value.code, caught.value.details["setting"]) == ("key.unsupported", setting)
+        assert [one.key for one in client.key.list("crypto")] == ["crypto/old"]
+        client.key.create("crypto/new", "p-256")
+        assert client.key.sign("crypto/old", b"m", hash="sha-256").signature, "what is there stays usable"
+        path.unlink()
+        reload(daemon, client)
+        assert client.key.rotate("crypto/old").version == 2
+
+
 def test_a_mistake_changes_nothing_and_is_named(dev_folder: Path) -> None:
     with running_daemon(dev_folder) as daemon, daemon.client() as client:
         path = put(daemon, '[log]\nlevel = "debug"\nlevle = "info"\n')

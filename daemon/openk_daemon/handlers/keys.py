@@ -14,6 +14,7 @@ from openk_daemon.hierarchy.refusals import refuse, refusing
 from openk_daemon.hierarchy.turns import Turns
 from openk_daemon.keys.keyring import Keyring
 from openk_daemon.keys.making import Fresh, Making
+from openk_daemon.keys.parameters import Parameters
 from openk_daemon.keys.residents import Residents
 from openk_daemon.keys.state import KeyState, KeyVersion
 from openk_daemon.keys.verifying import pem
@@ -41,6 +42,10 @@ class KeyHandlers:
         self._turns = Turns()
         self.recover = self._residents.recover
         self.clear = self._residents.clear
+
+    def allow(self, parameters: Parameters) -> None:
+        """What new keys may be, from now on."""
+        self._making.parameters = parameters
 
     def handlers(self) -> Mapping[str, Handler]:
         return {

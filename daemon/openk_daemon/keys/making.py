@@ -23,6 +23,7 @@ from openk_daemon.hierarchy.sealing import Draft, material_context
 from openk_daemon.hierarchy.vault_keys import VaultKeys
 from openk_daemon.keys import cached
 from openk_daemon.keys.keyring import Keyring, object_context
+from openk_daemon.keys.parameters import Parameters
 from openk_daemon.keys.residents import Residents
 from openk_daemon.keys.state import KeyState, KeyVersion, version_id
 from openk_daemon.keys.suites import CURVES, SUITES, Protection
@@ -55,6 +56,8 @@ class Making:
         self._hierarchy: Hierarchy = keyring.hierarchy
         self._pool = pool
         self._residents = residents
+        self.parameters = Parameters()
+        """What new keys and new versions may be."""
         self._first_block = min(FIRST_BLOCK, keyring.counter.limit)
 
     async def draft(self, name: str, algorithm: Algorithm, purpose: Purpose | None, protection: str | None) -> Fresh:
@@ -64,9 +67,11 @@ class Making:
         purpose = purpose or SUITES[algorithm].purposes[0]
         if purpose not in SUITES[algorithm].purposes:
             raise Refusal("key.unsuitable", f"{algorithm.value} keys are for {_words(SUITES[algorithm].purposes)}")
+        self.parameters.check_algorithm(algorithm)
         vault = await hierarchy.vault(vault_name)
         spec = KeySpec(algorithm, purpose)
         chosen = choose(await hierarchy.hsms.of_vault(vault).info(), spec, protection)
+        self.parameters.check_protection(chosen)
         record = await hierarchy.object_id(vault, KEY, key_name)
         if await hierarchy.store.read(KEY, record) is not None:
             raise Refusal("key.exists", f"a key {name} exists")
@@ -83,7 +88,9 @@ class Making:
         return await persist(draft)
 
     async def draft_version(self, state: KeyState) -> Fresh:
-        """The next version of a key."""
+        """The next version of a key. Raises Refusal key.unsupported, where a key like it may not be made any more."""
+        self.parameters.check_algorithm(state.algorithm)
+        self.parameters.check_protection(state.protection)
         number = state.newest.number + 1
         spec = KeySpec(state.algorithm, state.purpose)
         now = self._hierarchy.now()

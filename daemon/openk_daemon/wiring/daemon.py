@@ -29,6 +29,8 @@ from openk_daemon.hierarchy.hierarchy import Hierarchy
 from openk_daemon.identity.peer import Identifier
 from openk_daemon.intake import intakes
 from openk_daemon.keys.keyring import KeyLimits, Keyring
+from openk_daemon.keys.parameters import Parameters
+from openk_daemon.keys.suites import Protection
 from openk_daemon.lanes import Lanes
 from openk_daemon.notices import Notices
 from openk_daemon.observe.health import Health
@@ -47,7 +49,7 @@ from openk_daemon.watch.events import Kind
 from openk_daemon.wiring.ground import Ground
 from openk_daemon.wiring.readings import VERSION, Readings, Rooms
 from openk_hsm.pending import drive, settle
-from openk_hsm.seam import KeyHandle, KeySpec, TokenInfo, Wrapped
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, TokenInfo, Wrapped
 from openk_hsm.selftest import Finding as CheckFinding
 
 TICK: Final = 1.0
@@ -72,7 +74,12 @@ class Daemon:
         self.metrics = Metrics()
         self.health = Health()
         cache = config.cache
-        limits = KeyLimits(cached_seconds=cache.key_seconds, cached_uses=cache.key_uses, cached_open=cache.keys)
+        limits = KeyLimits(
+            cached_seconds=cache.key_seconds,
+            cached_uses=cache.key_uses,
+            cached_open=cache.keys,
+            gcm_uses=config.crypto.gcm_uses,
+        )
         self.hierarchy = Hierarchy(lanes.hsms, store, lambda: datetime.now(UTC), data=token.data)
         self.keyring = Keyring(self.hierarchy, self.pool, limits)
         self.keys = KeyHandlers(self.keyring, self.pool)
@@ -113,7 +120,9 @@ class Daemon:
     def _apply(self, config: Config) -> None:
         self.pipeline.slow_seconds = config.log.slow_seconds
         self.server.apply(config)
-        audit, cache = config.audit, config.cache
+        audit, cache, crypto = config.audit, config.cache, config.crypto
+        algorithms = frozenset(Algorithm(name) for name in crypto.algorithms)
+        self.keys.allow(Parameters(algorithms, frozenset(map(Protection, crypto.protections)), crypto.rsa_bits))
         self.ledger.govern(
             interval=audit.checkpoint_seconds, count=audit.checkpoint_entries, reserve=audit.reserve_bytes
         )
