@@ -24,6 +24,8 @@ Report = Callable[[str, Mapping[str, object]], None]
 
 LONGEST_DELAY: Final = 1.0
 """Seconds between tries to reach a worker that says why it does not serve; for callers, where nobody knows better."""
+SHORTEST_DELAY: Final = 0.1
+"""Seconds that callers are told to wait at least: a worker that loads its module anew at once says none."""
 
 
 def _nothing() -> None:
@@ -186,7 +188,7 @@ class Condition(Calls):
         refusal = self._refusal
         if refusal is None:
             return Unavailable(f"no worker of {self.name} is there", retry_after=LONGEST_DELAY)
-        again = LONGEST_DELAY if refusal.retry_after is None else refusal.retry_after
+        again = LONGEST_DELAY if refusal.retry_after is None else max(SHORTEST_DELAY, refusal.retry_after)
         return type(refusal)(str(refusal), device=refusal.device, retry_after=again)
 
     def _fail_waiting(self, error: HsmError) -> None:
