@@ -236,7 +236,7 @@ def test_a_start_that_waits_for_its_token_says_so(dev_folder: Path) -> None:
     (dev_folder / "tokens").rename(dev_folder / "away")
     daemon = start_daemon(dev_folder)
     try:
-        daemon.wait_for("hsm.awaited", seconds=8)
+        daemon.wait_for("hsm.awaited")
         (dev_folder / "away").rename(dev_folder / "tokens")
         daemon.wait_for("openkd ready:")
         daemon.stop()

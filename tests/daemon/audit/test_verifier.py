@@ -21,7 +21,7 @@ import openk_tools.audit_verify as verifier
 from openk_daemon.audit.checkpoint import Checkpoint, seal, verifier_key
 from openk_daemon.audit.edge import Edge
 from openk_daemon.audit.merkle import inclusion_path, leaf_hash, root_of
-from openk_daemon.audit.tiles import Tiles, bundle_file, split_bundle, tile_file
+from openk_daemon.audit.tiles import Tiles, bundle_file, split_bundle, tile_file, tile_path
 from openk_daemon.store.memory import MemoryStore
 from tests.daemon.audit.logs import KEY, ORIGIN, PUBLIC, Signer, run_ledger
 from tests.daemon.store.answers import answer
@@ -242,6 +242,18 @@ def test_a_path_proves_its_entry_and_no_other(size: int) -> None:
             assert verifier.inclusion_root(hashes[index], index, size, path[:-1]) is None
     for outside in (-1, size, size + 1):
         assert verifier.inclusion_root(root, outside, size, ()) is None
+
+
+@given(st.sampled_from([0, 1, 5, "entries"]), st.integers(0, 1 << 40), st.integers(1, 256))
+def test_tiles_have_the_names_that_the_daemon_gives_them(level: int | str, number: int, width: int) -> None:
+    assert verifier._name(level, number, width) == tile_path(level, number, width)
+    assert verifier._name(0, 1234067, 256) == "tile/0/x001/x234/067"
+
+
+def test_a_key_in_base64_may_be_broken_over_lines(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(f"{KEY_TEXT[:20]}\n  {KEY_TEXT[20:]}\n")
+    assert verifier.read_public_key(str(path)) == PUBLIC
 
 
 def test_the_answer_says_what_was_verified(published: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,7 @@ def test_truncated_and_grown_records(stocked: Custody, kind: str, change: Callab
         records_[id_] = replace(record, body=change(record.body))
         with pytest.raises(Refusal) as refusal:
             use(stocked)
-        assert refusal.value.code.name == "store.damaged"
+        assert (refusal.value.code.name, refusal.value.details) == ("store.damaged", {"record": kind})
         records_[id_] = record
     use(stocked)
 
