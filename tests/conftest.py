@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,3 +34,10 @@ def logged() -> Iterator[Captured]:
     """A real log, whose lines the test reads: `logged.log` for what is tested, `logged.one("event", field=...)`."""
     with captured() as made:
         yield made
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if folder := os.environ.get("OPENK_CODES"):
+        from tests.support.codes import Recorder  # noqa: PLC0415 - it imports all that has error codes
+
+        config.pluginmanager.register(Recorder(Path(folder)))

@@ -32,6 +32,8 @@ PACKAGES: Final = {
     "openk_policies": "policies",
 }
 CAUGHT: Final = frozenset({"killed", "timeout", "segfault", "caught by type check"})
+BROKEN: Final = 255
+"""What mutmut takes for a change that ran out of time when pytest could not even begin."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def _prepare(name: str, part: Part, *, keep: bool) -> Path:
         "process_isolation": "forkserver",
         "forkserver_warmup": "import",
         "preload_modules_file": "preload",
+        "log_to_file": True,
         "on_dependency_change": "ignore",
         "use_git_change_detection": False,
     }
@@ -157,7 +160,8 @@ def _prepare(name: str, part: Part, *, keep: bool) -> Path:
         'addopts = ["--import-mode=importlib"]',
         'pythonpath = ["."]',
         "trio_mode = true",
-        'filterwarnings = ["error"]',
+        # hypothesis and pytest_trio are there already when pytest would rewrite their assertions.
+        'filterwarnings = ["error", "ignore::pytest.PytestAssertRewriteWarning"]',
     ]
     (folder / "preload").write_text("\n".join(PRELOAD))
     (folder / "pyproject.toml").write_text(
@@ -187,6 +191,8 @@ def _tell(name: str) -> None:
 
     total: Counter[str] = Counter()
     for module, ends in _ends(WORK / name).items():
+        if BROKEN in ends.values():
+            raise SystemExit(f"{module}: pytest itself did not run; look into {WORK / name}/mutants/mutmut-debug.log")
         counts = Counter(status_by_exit_code[end] for end in ends.values())
         total += counts
         print(_row(module, counts))
