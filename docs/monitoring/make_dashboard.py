@@ -86,8 +86,9 @@ ROWS: Final[dict[str, tuple[Shown, ...]]] = {
         Shown("Sessions", "Keys that workers' sessions hold, and workers.", "short", {
             "keys {{lane}}": f"openk_hsm_loaded_keys{{{WHERE}}}", "workers {{lane}}": f"openk_hsm_workers{{{WHERE}}}",
         }),
-        Shown("Policy", "Decisions that had to be made, a second: the others were remembered.", "reqps", {
+        Shown("Policy", "Decisions a second: those that had to be made, and those that were remembered.", "reqps", {
             "made": f"sum(rate(openk_policy_evaluated_total{{{WHERE}}}[{RATE}]))",
+            "remembered": f"sum(rate(openk_policy_remembered_total{{{WHERE}}}[{RATE}]))",
         }),
         Shown("Trouble", "A second: workers replaced, operations given up or refused.", "short", {
             "restarts {{lane}}": f"rate(openk_hsm_restarts_total{{{WHERE}}}[{RATE}])",
@@ -105,6 +106,7 @@ ROWS: Final[dict[str, tuple[Shown, ...]]] = {
             "mean": f"sum(rate(openk_commit_units_sum{{{WHERE}}}[{RATE}])) / sum(rate(openk_commit_units_count{{{WHERE}}}[{RATE}]))",
         }),
         Shown("Unsigned", "Audit entries that no checkpoint covers yet.", "short", {"{{instance}}": f"openk_audit_unsigned{{{WHERE}}}"}),
+        Shown("Audit lag", "Since every entry was under a checkpoint.", "s", {"{{instance}}": f"openk_audit_lag_seconds{{{WHERE}}}"}),
     ),
     "Process": (
         Shown("CPU", "Of one CPU.", "percentunit", {"{{instance}}": f'rate(process_cpu_seconds_total{{job="openk", {WHERE}}}[{RATE}])'}),
