@@ -239,7 +239,7 @@ async def test_a_record_that_does_not_agree_with_the_log_is_named(tmp_path: Path
     async with run_ledger(store, str(tmp_path)) as running:
         assert [each.id for each in running.recovery.disagreements] == [id_]
         told = json.loads((await answer(running.ledger.tail(5, 1)))[0])
-        assert told["event"] == "audit.disagreement"
+        assert (told["event"], told["records"]) == ("audit.disagreement", 1)
         assert id_.hex() in told["named"]
 
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openk_daemon.identity.caller import Caller
 from openk_daemon.policy.cedar import parse_policy, parse_schema
+from openk_daemon.policy.decision import Resource
 from openk_daemon.policy.engine import Engine
 from openk_daemon.policy.explanation import TRIALS_MOST, changes
 from openk_daemon.policy.mentions import mentions
@@ -95,6 +97,50 @@ def test_users_by_number_name_and_entity(tmp_path: Path) -> None:
             "It would be refused if the caller were another user."
             in policy.explain(caller(1001), action, key("a/b")).flips
         )
+
+
+def flips(policy: Engine, who: Caller, what: Resource) -> list[str]:
+    return [flip for flip in policy.explain(who, "key.sign", what).flips if flip != IF_ADMINISTRATOR]
+
+
+def test_a_program_a_primary_group_and_a_unit_are_spoken_of(tmp_path: Path) -> None:
+    text = """
+        permit (principal, action == Action::"key.sign", resource)
+        when { principal has executable && principal.executable == "/usr/bin/signer" };
+        permit (principal, action == Action::"key.sign", resource) when { principal.gid == 34 };
+        forbid (principal, action == Action::"key.sign", resource)
+        when { principal has unit && principal.unit == "debug.service" };
+    """
+    policy = engine(tmp_path / "p", {"20-a.cedar": text})
+    assert flips(policy, caller(1000), key("a/b")) == [
+        "It would be allowed if the caller's primary group were 34 (backup).",
+        "It would be allowed if the caller's program were /usr/bin/signer.",
+    ]
+    signer = caller(1000, executable="/usr/bin/signer")
+    assert "It would be refused if the caller's program were unknown." in flips(policy, signer, key("a/b"))
+    debugged = caller(1000, executable="/usr/bin/signer", unit="debug.service")
+    assert "It would be allowed if the caller ran in no unit." in flips(policy, debugged, key("a/b"))
+
+
+def test_vaults_and_names_are_spoken_of_as_attributes_too(tmp_path: Path) -> None:
+    text = """
+        permit (principal, action == Action::"key.sign", resource) when { resource.vault == "payments" };
+        permit (principal, action == Action::"key.sign", resource)
+        when { resource.vault == "deep" && resource.name == "a/b" };
+    """
+    policy = engine(tmp_path / "p", {"20-a.cedar": text})
+    assert flips(policy, caller(1000), key("payments/k")) == [
+        "It would be refused if the key were in the vault deep.",
+        "It would be refused if the key were in another vault.",
+    ]
+    assert flips(policy, caller(1000), key("deep/x/b")) == [
+        "It would be allowed if the key were in the vault payments.",
+        "It would be allowed if the key were deep/a/b.",
+    ]
+    assert flips(policy, caller(1000), key("other/a/b")) == [
+        "It would be allowed if the key were in the vault deep.",
+        "It would be allowed if the key were in the vault payments.",
+    ]
 
 
 def test_policies_of_other_actions_are_not_spoken_of(tmp_path: Path) -> None:
