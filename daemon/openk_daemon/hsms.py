@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
+from openk_daemon.audit.note_key import NoteKey, NoteKeyInvalid, read_note_key
 from openk_daemon.config_values import ConfigError
 from openk_daemon.refusal import Refusal
 from openk_hsm.pending import Pending
 from openk_hsm.seam import (
+    AUDIT_KEYS,
     ROOT,
     Generated,
     KeyHandle,
@@ -164,12 +166,16 @@ class _Routing:
         return self._home.health()
 
 
-def audit_key_of(token: TokenInfo) -> bytes:
-    """The home HSM's public audit key, SubjectPublicKeyInfo DER. Raises ConfigError where it has none."""
+def audit_key_of(token: TokenInfo) -> NoteKey:
+    """The home HSM's public audit key. Raises ConfigError where it has none."""
     if token.audit_public:
-        return token.audit_public
+        try:
+            return read_note_key(token.audit_public)
+        except NoteKeyInvalid as error:
+            raise ConfigError([f"the token {token.label!r} cannot sign the audit log: {error}"]) from error
     mistake = (
-        f"the token {token.label!r} ({token.model}) has no Ed25519 key to sign the audit log with: name an HSM that "
-        "has one as the first [hsm.NAME] (docs/algorithms.md); this one can hold vaults as a further HSM"
+        f"the token {token.label!r} ({token.model}) has no key to sign the audit log with, for it makes none of "
+        f"{', '.join(AUDIT_KEYS)}: name an HSM that has one as the first [hsm.NAME] (docs/algorithms.md); this one "
+        "can hold vaults as a further HSM"
     )
     raise ConfigError([mistake])

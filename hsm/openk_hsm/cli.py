@@ -133,9 +133,12 @@ def _access(parsed: argparse.Namespace) -> Access:
 
 def _init(parsed: argparse.Namespace) -> int:
     from openk_hsm.provision import create_roots  # noqa: PLC0415
+    from openk_hsm.seam import name_of  # noqa: PLC0415
 
-    made = create_roots(_access(parsed), complete=parsed.complete)
-    _show(parsed, {"created": list(made)}, f"created: {', '.join(made) or 'nothing, all were there'}")
+    made = {name_of(root)[0]: root.spec.algorithm for root in create_roots(_access(parsed), complete=parsed.complete)}
+    told = ", ".join(f"{label} ({algorithm})" for label, algorithm in made.items())
+    answer = {"created": list(made), "algorithms": made}
+    _show(parsed, answer, f"created: {told or 'nothing, all were there'}")
     return 0
 
 

@@ -38,7 +38,7 @@ from msgpack.exceptions import (  # type: ignore[import-untyped]  # pyright: ign
 
 from openk_hsm import errors
 from openk_hsm.errors import HsmError
-from openk_hsm.seam import Algorithm, Generated, KeySpec, Notice, ObjectInfo, Purpose, TokenInfo
+from openk_hsm.seam import AUDIT_KEYS, Algorithm, Generated, KeySpec, Notice, ObjectInfo, Purpose, TokenInfo
 
 _packb = cast(Callable[[object], bytes], msgpack.packb)  # pyright: ignore[reportUnknownMemberType]
 _unpackb = cast(Callable[[memoryview], object], msgpack.unpackb)  # pyright: ignore[reportUnknownMemberType]
@@ -200,6 +200,7 @@ def info_to_wire(info: TokenInfo) -> dict[str, object]:
         "audit_public": info.audit_public,
         "chosen": dict(info.chosen),
         "data": info.data.value,
+        "audit": info.audit,
         "resident_vaults": info.resident_vaults,
     }
 
@@ -231,6 +232,7 @@ def info_from_wire(value: object) -> TokenInfo:
                 audit_public=audit_public,
                 chosen=_texts_by_name(fields.get("chosen")),
                 data=_data_algorithm(fields.get("data")),
+                audit=_audit_algorithm(fields.get("audit", Algorithm.ED25519)),  # a store may keep an older one
                 resident_vaults=fields.get("resident_vaults") is True,
             )
         case _:
@@ -242,6 +244,14 @@ def _data_algorithm(value: object) -> Algorithm:
         if value == algorithm.value:
             return algorithm
     raise BadFrame("a token's description is malformed")
+
+
+def _audit_algorithm(value: object) -> Algorithm | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or value not in AUDIT_KEYS:
+        raise BadFrame("a token's description is malformed")
+    return Algorithm(value)
 
 
 def _texts_by_name(value: object) -> dict[str, str]:

@@ -13,7 +13,7 @@ from openk_hsm.errors import HsmError, Unsupported
 from openk_hsm.latch import Latch
 from openk_hsm.pin import PinSource
 from openk_hsm.registry import make_backend
-from openk_hsm.seam import AUDIT_KEY, ROOT_KW, Algorithm, Backend, KeyHandle, Resident, TokenInfo, roots
+from openk_hsm.seam import ROOT_KW, Algorithm, Backend, KeyHandle, TokenInfo, name_of, roots
 from openk_hsm.uri import parse_uri
 from openk_memory.region import Region
 
@@ -51,8 +51,8 @@ def opened(access: Access, *, roots: bool) -> Generator[tuple[Backend, TokenInfo
             backend.close()
 
 
-def create_roots(access: Access, *, complete: bool = False) -> Sequence[str]:
-    """Make the root keys; the labels of those made. Refuses a token that has any, unless `complete` (a run that
+def create_roots(access: Access, *, complete: bool = False) -> Sequence[KeyHandle]:
+    """Make the root keys; those made. Refuses a token that has any, unless `complete` (a run that
     was interrupted): then it makes those that are missing."""
     with opened(access, roots=False) as (backend, info):
         if ROOT_KW.spec not in info.wrapped and not info.resident_vaults:
@@ -60,24 +60,18 @@ def create_roots(access: Access, *, complete: bool = False) -> Sequence[str]:
                 "the token wraps no keys so that they come back as they must be (sensitive, not extractable, for their "
                 "use only): openk's vaults cannot live on it. Nothing was made"
             )
-        wanted = [root for root in roots(info.data) if root is not AUDIT_KEY or root.spec in info.resident]
+        wanted = roots(info.data, info.audit)
         present = {(found.label, found.id) for found in backend.objects()}
-        missing = [root for root in wanted if _name(root) not in present]
+        missing = [root for root in wanted if name_of(root) not in present]
         if len(missing) < len(wanted) and not complete:
-            have = ", ".join(_name(root)[0] for root in wanted if root not in missing)
+            have = ", ".join(name_of(root)[0] for root in wanted if root not in missing)
             raise HsmError(
                 f"the token has root keys already ({have}); nothing was changed. If an earlier `openk-hsm init` was "
                 "interrupted, run it again with --complete"
             )
         for root in missing:
-            backend.generate_resident(root.spec, *_name(root))
-    return [_name(root)[0] for root in missing]
-
-
-def _name(root: KeyHandle) -> tuple[str, bytes]:
-    if not isinstance(root.source, Resident):
-        raise TypeError("a root key is resident")
-    return root.source.label, root.source.id
+            backend.generate_resident(root.spec, *name_of(root))
+    return missing
 
 
 def softhsm_module() -> str:
@@ -96,12 +90,13 @@ def import_known_roots(access: Access, seed: bytes) -> None:
     if len(seed) < SEED_LEAST:
         raise HsmError(f"the file that root keys are made from has fewer than {SEED_LEAST} bytes")
     with opened(access, roots=False) as (backend, info):
-        if not isinstance(backend, Pkcs11Backend) or info.data is not Algorithm.AES_256_GCM:
-            raise HsmError("root keys of known value are for PKCS#11 tokens with AES-GCM")
+        made_of = info.data, info.audit
+        if not isinstance(backend, Pkcs11Backend) or made_of != (Algorithm.AES_256_GCM, Algorithm.ED25519):
+            raise HsmError("root keys of known value are for PKCS#11 tokens with AES-GCM and Ed25519")
         present = {(found.label, found.id) for found in backend.objects()}
-        if any(_name(root) in present for root in roots(info.data)):
+        if any(name_of(root) in present for root in roots(*made_of)):
             raise HsmError("the token has root keys already; nothing was changed")
-        for root in roots(info.data):
+        for root in roots(*made_of):
             backend.import_root(root, value_of(root, seed))
 
 

@@ -1,7 +1,7 @@
 """What a worker must still reach once its module is loaded: its interpreter, its token, its PIN, its state. Landlock
 takes the rest away (openk_memory.landlock).
 
-Known for SoftHSM2, whose configuration names its folder of tokens, for a YubiHSM, and for the software HSM. Any other
+Known for SoftHSM2, opencryptoki, NSS softokn (`pkcs11/places.py`), a YubiHSM, and the software HSM. Any other
 vendor's module has paths of its own (a device, a socket of a daemon, a folder): whoever starts the worker names them
 with --reach-read and --reach-write, or the module is confined by the unit alone.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from openk_hsm.pin import PinSource
-from openk_hsm.pkcs11 import softhsm
+from openk_hsm.pkcs11.places import places_of
 from openk_hsm.uri import HsmUri
 from openk_memory import landlock
 from openk_memory.landlock import Confinement
@@ -69,13 +69,8 @@ def _known(uri: HsmUri) -> Named | None:
         return Named(write=[Path(state).parent] if state else [])
     if uri.scheme == "yubihsm":
         return _USB if "usb" in uri.path else Named(read=_RESOLVER, connect=[int(uri.path["port"])])
-    if uri.scheme != "pkcs11" or Path(uri.module).name != softhsm.MODULE:
-        return None
-    configuration = softhsm.configuration()
-    folder = softhsm.token_folder(configuration)
-    if folder is None:
-        return None
-    return Named(read=[Path(uri.module).parent, configuration], write=[folder])
+    places = places_of(uri) if uri.scheme == "pkcs11" else None
+    return None if places is None else Named(read=places.read, write=places.write)
 
 
 def _interpreter() -> list[Path]:

@@ -219,6 +219,8 @@ class TokenInfo:
     data: Algorithm = Algorithm.AES_256_GCM
     """What a `data` key of root or a vault is here: AES_256_GCM, AES_256_CCM (mechanism WRAP_DATA) or AES_256_CBC_HMAC
     (mechanism AES_CBC_HMAC)."""
+    audit: Algorithm | None = Algorithm.ED25519
+    """What the audit key is here, or would be: one of `AUDIT_KEYS`. None where the token makes none of them."""
     resident_vaults: bool = False
     """Vault keys are token objects (`data` and `mac`; nothing is wrapped): the device imports no keys on demand."""
 
@@ -423,6 +425,12 @@ ROOT_DATA_CBC_HMAC: Final = KeyHandle(
     ROOT_DATA.slot, KeySpec(Algorithm.AES_256_CBC_HMAC, Purpose.ENCRYPT), ROOT_DATA.source
 )
 AUDIT_KEY: Final = KeyHandle(4, KeySpec(Algorithm.ED25519, Purpose.SIGN), Resident("openk-audit", b"openk-audit"))
+AUDIT_KEYS: Final[Mapping[Algorithm, KeyHandle]] = {
+    Algorithm.ED25519: AUDIT_KEY,
+    Algorithm.P256: KeyHandle(AUDIT_KEY.slot, KeySpec(Algorithm.P256, Purpose.SIGN), AUDIT_KEY.source),
+    Algorithm.RSA_3072: KeyHandle(AUDIT_KEY.slot, KeySpec(Algorithm.RSA_3072, Purpose.SIGN), AUDIT_KEY.source),
+}
+"""The audit key by what it is, the preferred one first (docs/adr/0012)."""
 ROOT: Final = Wrapper(ROOT_KW, ROOT_MAC)
 FIRST_FREE_SLOT: Final = 16
 _ROOT_DATA: Final = {Algorithm.AES_256_CCM: ROOT_DATA_CCM, Algorithm.AES_256_CBC_HMAC: ROOT_DATA_CBC_HMAC}
@@ -433,6 +441,14 @@ def root_data(data: Algorithm) -> KeyHandle:
     return _ROOT_DATA.get(data, ROOT_DATA)
 
 
-def roots(data: Algorithm) -> tuple[KeyHandle, KeyHandle, KeyHandle, KeyHandle]:
-    """The keys that `openk-hsm init` makes on such a token."""
-    return ROOT_KW, root_data(data), ROOT_MAC, AUDIT_KEY
+def roots(data: Algorithm, audit: Algorithm | None) -> tuple[KeyHandle, ...]:
+    """The keys that `openk-hsm init` makes on a token whose `TokenInfo.data` and `TokenInfo.audit` are these."""
+    signing = () if audit is None else (AUDIT_KEYS[audit],)
+    return ROOT_KW, root_data(data), ROOT_MAC, *signing
+
+
+def name_of(root: KeyHandle) -> tuple[str, bytes]:
+    """Label and id of a key on the token."""
+    if not isinstance(root.source, Resident):
+        raise TypeError("a root key is resident")
+    return root.source.label, root.source.id

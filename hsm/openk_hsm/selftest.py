@@ -15,10 +15,11 @@ from time import monotonic
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
+from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
+from openk_hsm import audit_key
 from openk_hsm.errors import (
     HsmError,
     InvalidCiphertext,
@@ -31,7 +32,6 @@ from openk_hsm.errors import (
 )
 from openk_hsm.pending import Pending
 from openk_hsm.seam import (
-    AUDIT_KEY,
     ROOT_MAC,
     Algorithm,
     Buffer,
@@ -167,19 +167,18 @@ class Selftest:
         return "the root's HMAC key answers alike to the same, otherwise to another"
 
     async def _audit_key(self) -> str:
-        if not self._info.audit_public:
+        if not self._info.audit_public or self._info.audit is None:
             raise Unsupported("this token has no audit key")
-        public = load_der_public_key(self._info.audit_public)
-        if not isinstance(public, ed25519.Ed25519PublicKey):
-            raise _Wrong("the audit key is no Ed25519 key")
+        audit, public = audit_key.load_public(self._info.audit_public)
+        if audit is not self._info.audit:
+            raise _Wrong(f"the audit key is no {self._info.audit} key")
         message = _MESSAGE + await self._draw()
-        key = self._at_root(AUDIT_KEY)
-        signature = await self._answer(Operation(OpCode.SIGN, 64, key, Mechanism.EDDSA, message))
-        _must(_holds(lambda: public.verify(signature, message)), "its signature does not verify")
-        _must(
-            not _holds(lambda: public.verify(signature, message + b"\x01")), "a signature verifies for another message"
-        )
-        return "signs; verified without the HSM"
+        answer = await self._answer(audit_key.signing(audit, message, self._root.mac.hsm))
+        signature = audit_key.signature_of(audit, answer)
+        _must(audit_key.verifies(public, message, signature), "its signature does not verify")
+        changed = message + b"\x01"
+        _must(not audit_key.verifies(public, changed, signature), "a signature verifies for another message")
+        return f"signs ({audit}); verified without the HSM"
 
     async def _signature(self) -> str:
         made = await self._generate(_SIGN)

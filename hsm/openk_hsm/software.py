@@ -42,8 +42,8 @@ from openk_hsm.seam import (
     Notice,
     ObjectInfo,
     OpCode,
-    Resident,
     TokenInfo,
+    name_of,
 )
 from openk_hsm.software_keys import Material
 from openk_hsm.software_state import load_state, save_state
@@ -111,14 +111,12 @@ class SoftwareBackend:
 
     def _open_roots(self) -> None:
         for root in ROOTS:
-            source = root.source
-            if not isinstance(source, Resident):
-                raise TypeError("a root key is resident")
-            if (source.label, source.id) not in self._token:
+            label, id_ = name_of(root)
+            if (label, id_) not in self._token:
                 if not self._roots:
                     raise TokenUninitialised("the token has no root keys: run `openk-hsm init`")
-                self.generate_resident(root.spec, source.label, source.id)
-            self.load_resident(root.slot, root.spec, source.label, source.id)
+                self.generate_resident(root.spec, label, id_)
+            self.load_resident(root.slot, root.spec, label, id_)
 
     def random(self, at: int, length: int) -> int:
         self._region[at : at + length] = os.urandom(length)

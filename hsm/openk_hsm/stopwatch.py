@@ -110,8 +110,8 @@ class Stopwatch:
         return once
 
     async def _ed25519(self) -> Once:
-        if not self._info.audit_public:
-            raise Unsupported("this token has no audit key, and a measurement leaves no objects behind")
+        if not self._info.audit_public or self._info.audit is not Algorithm.ED25519:
+            raise Unsupported("this token's audit key is no Ed25519 key, and a measurement leaves no objects behind")
         key = self._at_root(AUDIT_KEY)
 
         async def once(number: int) -> None:

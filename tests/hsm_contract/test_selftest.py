@@ -22,7 +22,6 @@ WRAPPED = {
     "p-256": KeySpec(Algorithm.P256, Purpose.SIGN),
     "generate-p-256": KeySpec(Algorithm.P256, Purpose.SIGN),
 }
-AUDIT = {"audit-key", "ed25519"}
 
 
 def handle(spec: KeySpec, source: Wrapped) -> KeyHandle:
@@ -31,8 +30,8 @@ def handle(spec: KeySpec, source: Wrapped) -> KeyHandle:
 
 def possible(bench: Bench, name: str) -> bool:
     """What the token says of itself decides; nothing else may be unsupported."""
-    if name in AUDIT:
-        return bool(bench.info.audit_public)
+    if name == "ed25519":
+        return bench.info.audit is Algorithm.ED25519
     return name not in WRAPPED or WRAPPED[name] in bench.info.wrapped
 
 

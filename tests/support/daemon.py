@@ -132,10 +132,12 @@ def start_daemon(
     environment: Mapping[str, str] | None = None,
     options: Sequence[str] = (),
     program: Sequence[str] = OPENKD,
+    prefix: Sequence[str] = (),
 ) -> RunningDaemon:
-    """`openkd --dev folder`, not waited for. The log goes to `folder`.log, behind what was there."""
+    """`openkd --dev folder`, not waited for. The log goes to `folder`.log, behind what was there. `prefix`: what the
+    command begins with."""
     log_file = folder.with_name(folder.name + ".log")
-    command = [sys.executable, *program, "--dev", str(folder), "--workers", str(workers), *options]
+    command = [*prefix, sys.executable, *program, "--dev", str(folder), "--workers", str(workers), *options]
     with log_file.open("ab") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(environment or {})}
@@ -150,10 +152,11 @@ def running_daemon(
     environment: Mapping[str, str] | None = None,
     options: Sequence[str] = (),
     program: Sequence[str] = OPENKD,
+    prefix: Sequence[str] = (),
 ) -> Generator[RunningDaemon]:
     """`openkd --dev folder`, ready; at the end it must stop by SIGTERM with status 0 and a clean log."""
     folder.with_name(folder.name + ".log").unlink(missing_ok=True)
-    daemon = start_daemon(folder, workers, environment, options, program)
+    daemon = start_daemon(folder, workers, environment, options, program, prefix)
     try:
         daemon.wait_for("openkd ready:")
         yield daemon

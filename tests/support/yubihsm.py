@@ -148,7 +148,7 @@ def lane_of(device: EmulatedDevice, **how: object) -> Iterator[InlineLane]:
 
 
 def make_roots(lane: InlineLane) -> None:
-    for root in roots(Algorithm.AES_256_CCM):
+    for root in roots(Algorithm.AES_256_CCM, Algorithm.ED25519):
         assert isinstance(root.source, Resident)
         lane.generate_resident(root.spec, root.source.label, root.source.id).result()
 

@@ -59,7 +59,7 @@ class InlineDevice:
     def _initialise(self, state: Path | None) -> None:
         lane = self.lane(initialised=False, state=state)
         try:
-            for root in roots(Algorithm.AES_256_CCM):
+            for root in roots(Algorithm.AES_256_CCM, Algorithm.ED25519):
                 assert isinstance(root.source, Resident)
                 lane.generate_resident(root.spec, root.source.label, root.source.id).result()
         finally:

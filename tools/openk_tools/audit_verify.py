@@ -3,8 +3,8 @@
     python audit_verify.py DIR --public-key FILE|BASE64 [--origin NAME] [--old-checkpoint FILE] [--receipt FILE]
 
 DIR is the published log (C2SP tlog-tiles: `checkpoint`, `tile/...`), the daemon's own or a copy; the daemon may run.
-The public key is the audit key: PEM, DER or base64 of SubjectPublicKeyInfo, base64 of the 32 bytes, or a C2SP
-verifier key (`name+hash+base64`). It must come from somewhere else than DIR.
+The public key is the audit key (Ed25519, P-256 or RSA): PEM, DER or base64 of SubjectPublicKeyInfo, base64 of the 32
+bytes of an Ed25519 key, or a C2SP verifier key (`name+hash+base64`). It must come from somewhere else than DIR.
 
 What is proved: the checkpoint is signed by that key; every entry below it is there, unchanged and in its place; with
 `--old-checkpoint` (one you kept) that the log only grew since; with `--receipt` (JSON: index, size, hashes in hex,
@@ -12,7 +12,8 @@ checkpoint, entry) that this entry is under the receipt's checkpoint and, with D
 
 Exit status: 0 verified; 1 not verified, the first bad entry or tile is named; 2 the question itself is wrong.
 
-Formats: RFC 6962 (tree), RFC 8032 (Ed25519), C2SP signed-note, tlog-checkpoint and tlog-tiles.
+Formats: RFC 6962 (tree), RFC 8032 (Ed25519), FIPS 186-5 section 6 and RFC 3279 (ECDSA), RFC 8017 (RSA), C2SP
+signed-note, tlog-checkpoint and tlog-tiles; RSA keys are named in notes as Sigstore's Rekor names them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,34 @@ class Bad(Exception):
 
 class Wrong(Exception):
     """The question cannot be answered: a file or a key that cannot be read."""
+
+
+class PublicKey(NamedTuple):
+    """`kind`: one of KINDS. `encoded`: 32 bytes for Ed25519, else SubjectPublicKeyInfo."""
+
+    kind: str
+    encoded: bytes
+
+    def key_id(self, name: str) -> bytes:
+        """What a note's signature begins with; for P-256 the name is not in it."""
+        if self.kind == P256:
+            return hashlib.sha256(self.encoded).digest()[:4]
+        return hashlib.sha256(name.encode() + b"\n" + KINDS[self.kind] + self.encoded).digest()[:4]
+
+
+ED25519: Final = "ed25519"
+P256: Final = "p-256"
+RSA: Final = "rsa"
+KINDS: Final = {ED25519: b"\x01", P256: b"\x02", RSA: b"\xffPKIX-RSA-PKCS#1v1.5"}
+"""To what a verifier key has before the key."""
+
+
+def verify_signature(key: PublicKey, message: bytes, signature: bytes) -> bool:
+    if key.kind == ED25519:
+        return verify_ed25519(key.encoded, message, signature)
+    if key.kind == P256:
+        return verify_p256(key.encoded[-64:], message, signature)
+    return verify_rsa(*_rsa_numbers(key.encoded), message, signature)
 
 
 # --- Ed25519, RFC 8032 section 5.1: verification only, so nothing here is secret and speed is all that is lost ---
@@ -83,8 +112,8 @@ def _multiply(factor: int, point: Point) -> Point:
 _BASE: Final = _recover((4 * pow(5, -1, _P) % _P).to_bytes(32, "little"))
 
 
-def verify_signature(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Ed25519 verification (section 5.1.7), without the cofactor, S below the order."""
+def verify_ed25519(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Verification (section 5.1.7), without the cofactor, S below the order."""
     if len(public) != 32 or len(signature) != 64:
         return False
     s = int.from_bytes(signature[32:], "little")
@@ -97,6 +126,122 @@ def verify_signature(public: bytes, message: bytes, signature: bytes) -> bool:
     k = int.from_bytes(hashlib.sha512(signature[:32] + public + message).digest(), "little") % _L
     left, right = _multiply(s, _BASE), _add(r, _multiply(k, a))
     return (left[0] * right[2] - right[0] * left[2]) % _P == 0 and (left[1] * right[2] - right[1] * left[2]) % _P == 0
+
+
+# --- ECDSA on P-256 with SHA-256: FIPS 186-5 section 6.4.2, the curve of SP 800-186 section 3.2.1.3 ---
+
+_Q: Final = 2**256 - 2**224 + 2**192 + 2**96 - 1
+_N: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_B: Final = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+_GENERATOR: Final = (
+    0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
+    0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5,
+)
+Affine = tuple[int, int] | None
+"""A point of the curve; None is the point at infinity."""
+
+
+def _on_curve(point: tuple[int, int]) -> bool:
+    x, y = point
+    return x < _Q and y < _Q and (y * y - (x * x - 3) * x - _B) % _Q == 0
+
+
+def _plus(left: Affine, right: Affine) -> Affine:
+    if left is None or right is None:
+        return left or right
+    (x, y), (u, v) = left, right
+    if x == u:
+        if (y + v) % _Q == 0:
+            return None
+        slope = (3 * x * x - 3) * pow(2 * y, -1, _Q) % _Q
+    else:
+        slope = (v - y) * pow(u - x, -1, _Q) % _Q
+    third = (slope * slope - x - u) % _Q
+    return third, (slope * (x - third) - y) % _Q
+
+
+def _times(factor: int, point: Affine) -> Affine:
+    total: Affine = None
+    while factor:
+        if factor & 1:
+            total = _plus(total, point)
+        point = _plus(point, point)
+        factor >>= 1
+    return total
+
+
+def verify_p256(public: bytes, message: bytes, signature: bytes) -> bool:
+    """`public`: x and y, 32 bytes each. `signature`: DER, SEQUENCE { INTEGER r, INTEGER s }, in its one form."""
+    key = int.from_bytes(public[:32], "big"), int.from_bytes(public[32:], "big")
+    try:
+        r, s = _der_integers(signature)
+    except Bad:
+        return False
+    if len(public) != 64 or not (_on_curve(key) and 0 < r < _N and 0 < s < _N):
+        return False
+    digest = int.from_bytes(hashlib.sha256(message).digest(), "big")
+    inverse = pow(s, -1, _N)
+    point = _plus(_times(digest * inverse % _N, _GENERATOR), _times(r * inverse % _N, key))
+    return point is not None and point[0] % _N == r
+
+
+# --- RSASSA-PKCS1-v1_5 with SHA-256, RFC 8017 section 8.2.2 ---
+
+_DIGEST_INFO: Final = bytes.fromhex("3031300d060960864801650304020105000420")
+
+
+def verify_rsa(modulus: int, exponent: int, message: bytes, signature: bytes) -> bool:
+    size = (modulus.bit_length() + 7) // 8
+    number = int.from_bytes(signature, "big")
+    if len(signature) != size or number >= modulus:
+        return False
+    tail = b"\x00" + _DIGEST_INFO + hashlib.sha256(message).digest()
+    wanted = b"\x00\x01" + b"\xff" * (size - 2 - len(tail)) + tail
+    return pow(number, exponent, modulus).to_bytes(size, "big") == wanted
+
+
+def _rsa_numbers(spki: bytes) -> tuple[int, int]:
+    """Modulus (2048 to 16384 bits) and exponent. Raises Bad."""
+    info, rest = _der(spki, 0x30)
+    algorithm, key = _der(info, 0x30)
+    bits, more = _der(key, 0x03)
+    if rest or more or algorithm != bytes.fromhex("06092a864886f70d0101010500") or bits[:1] != b"\x00":
+        raise Bad("this is no RSA public key")
+    modulus, exponent = _der_integers(bits[1:])
+    if not (2048 <= modulus.bit_length() <= 16384 and modulus & 1 and 2 < exponent < 1 << 32 and exponent & 1):
+        raise Bad("no RSA key has such numbers")
+    return modulus, exponent
+
+
+# --- DER, X.690 section 10: each value has one form, and no other is read ---
+
+
+def _der(data: bytes, tag: int) -> tuple[bytes, bytes]:
+    """The content of the first value, which must have that tag, and what follows it. Raises Bad."""
+    if len(data) < 2 or data[0] != tag:
+        raise Bad("a value of another kind was expected")
+    size, start = data[1], 2
+    if size & 0x80:
+        start += size & 0x7F
+        size = int.from_bytes(data[2:start], "big")
+        if size < 0x80 or data[2] == 0:
+            raise Bad("a length is not in its shortest form")
+    if len(data) < start + size:
+        raise Bad("a value is cut short")
+    return data[start : start + size], data[start + size :]
+
+
+def _der_integers(data: bytes) -> tuple[int, int]:
+    """The two numbers, 0 or more, of a SEQUENCE { INTEGER, INTEGER } and nothing behind. Raises Bad."""
+    body, rest = _der(data, 0x30)
+    first, body = _der(body, 0x02)
+    second, body = _der(body, 0x02)
+    for number in (first, second):
+        if not number or number[0] & 0x80 or (number[0] == 0 and len(number) > 1 and not number[1] & 0x80):
+            raise Bad("a number is negative or not in its shortest form")
+    if rest or body:
+        raise Bad("something follows the second number")
+    return int.from_bytes(first, "big"), int.from_bytes(second, "big")
 
 
 # --- RFC 6962 section 2.1 ---
@@ -168,7 +313,7 @@ class Checkpoint(NamedTuple):
     root: bytes
 
 
-def open_checkpoint(text: str, public: bytes, origin: str | None) -> Checkpoint:
+def open_checkpoint(text: str, public: PublicKey, origin: str | None) -> Checkpoint:
     """Verify the signature by `public` and parse. Raises Bad."""
     body, gap, signatures = text.partition("\n\n")
     lines = body.split("\n")
@@ -177,7 +322,7 @@ def open_checkpoint(text: str, public: bytes, origin: str | None) -> Checkpoint:
     if origin is not None and lines[0] != origin:
         raise Bad(f"the checkpoint is of the log {lines[0]!r}, not of {origin!r}")
     name = lines[0]
-    wanted = hashlib.sha256(name.encode() + b"\n\x01" + public).digest()[:4]
+    wanted = public.key_id(name)
     for line in signatures[:-1].split("\n"):
         parts = line.split(" ")
         blob = _unbase64(parts[2]) if len(parts) == 3 and parts[0] == "\u2014" else b""
@@ -198,20 +343,36 @@ def _unbase64(text: str) -> bytes:
         return b""
 
 
-def read_public_key(given: str) -> bytes:
-    """The 32 bytes of the audit key, from a file or from the argument itself. Raises Wrong."""
+def read_public_key(given: str) -> PublicKey:
+    """The audit key, from a file or from the argument itself. Raises Wrong."""
     content = given.encode()
     if os.path.isfile(given):
         with open(given, "rb") as file:
             content = file.read(8192)
     for blob in (content, *_texts(content)):
-        if len(blob) == 44 and blob.startswith(bytes.fromhex("302a300506032b6570032100")):
-            return blob[12:]
-        if len(blob) == 33 and blob[0] == 1:
-            return blob[1:]
-        if len(blob) == 32:
-            return blob
-    raise Wrong(f"{given} is neither a file with an Ed25519 public key nor one in base64")
+        typed = next((blob[len(type_) :] for type_ in KINDS.values() if blob.startswith(type_)), b"")
+        for candidate in (blob, typed):
+            key = _public_key(candidate)
+            if key is not None:
+                return key
+    raise Wrong(f"{given} is neither a file with an Ed25519, P-256 or RSA public key nor one in base64")
+
+
+def _public_key(encoded: bytes) -> PublicKey | None:
+    """From 32 bytes or SubjectPublicKeyInfo; None for anything else."""
+    if len(encoded) == 44 and encoded.startswith(bytes.fromhex("302a300506032b6570032100")):
+        return PublicKey(ED25519, encoded[12:])
+    if len(encoded) == 32:
+        return PublicKey(ED25519, encoded)
+    prefix = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+    if len(encoded) == len(prefix) + 64 and encoded.startswith(prefix):
+        point = int.from_bytes(encoded[-64:-32], "big"), int.from_bytes(encoded[-32:], "big")
+        return PublicKey(P256, encoded) if _on_curve(point) else None
+    try:
+        _rsa_numbers(encoded)
+    except Bad:
+        return None
+    return PublicKey(RSA, encoded)
 
 
 def _texts(content: bytes) -> Iterator[bytes]:
@@ -287,7 +448,7 @@ class Report(NamedTuple):
 
 
 def verify_folder(
-    folder: str, public: bytes, origin: str | None = None, sizes: Sequence[int] = (), indexes: Sequence[int] = ()
+    folder: str, public: PublicKey, origin: str | None = None, sizes: Sequence[int] = (), indexes: Sequence[int] = ()
 ) -> Report:
     """Verify the whole log in `folder`. Raises Bad, naming the first thing that is, and Wrong.
 
@@ -320,7 +481,7 @@ def verify_folder(
     raise Bad(suspect or "entries and tiles are in harmony, but they are not what the checkpoint signs")
 
 
-def _load_checkpoint(folder: str, public: bytes, origin: str | None) -> Checkpoint:
+def _load_checkpoint(folder: str, public: PublicKey, origin: str | None) -> Checkpoint:
     if not os.path.isdir(folder):
         raise Wrong(f"{folder} is not a folder")
     path = os.path.join(folder, "checkpoint")
@@ -355,7 +516,7 @@ class Receipt(NamedTuple):
     checkpoint: Checkpoint
 
 
-def verify_receipt(text: str, public: bytes, origin: str | None) -> Receipt:
+def verify_receipt(text: str, public: PublicKey, origin: str | None) -> Receipt:
     """An inclusion proof of one entry, on its own. Raises Bad, Wrong."""
     try:
         given: Any = json.loads(text)  # Any: JSON from outside, checked by use in the next lines

@@ -228,7 +228,12 @@ def _explanation(reply: Reply) -> PolicyExplanation:
 
 def _head(reply: Reply) -> AuditHead:
     return AuditHead(
-        reply.text("checkpoint"), reply.integer("signed_size"), reply.integer("size"), reply.data("public")
+        reply.text("checkpoint"),
+        reply.integer("signed_size"),
+        reply.integer("size"),
+        reply.data("public"),
+        reply.text("algorithm"),
+        reply.text("verifier_key"),
     )
 
 

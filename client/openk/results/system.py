@@ -155,12 +155,15 @@ class PolicyEpoch:
 
 @dataclass(frozen=True, slots=True)
 class AuditHead:
-    """`checkpoint`: a C2SP tlog-checkpoint; `public`: the audit key, SubjectPublicKeyInfo DER."""
+    """`checkpoint`: a C2SP tlog-checkpoint; `public`: the audit key, SubjectPublicKeyInfo DER; `algorithm`: what it is
+    (ed25519, p-256, rsa-3072); `verifier_key`: the same key as C2SP tools take it."""
 
     checkpoint: str
     signed_size: int
     size: int
     public: bytes
+    algorithm: str
+    verifier_key: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ import trio
 
 from openk_daemon.audit.admission import Admission
 from openk_daemon.audit.agreement import Disagreement
-from openk_daemon.audit.checkpoint import raw_public
 from openk_daemon.audit.entries import Stamp, tell_writes
 from openk_daemon.audit.examination import read_entries
 from openk_daemon.audit.merkle import consistency_path, inclusion_path
+from openk_daemon.audit.note_key import NoteKey
 from openk_daemon.audit.publisher import NotPublished, Publisher
 from openk_daemon.audit.recovery import Finding, examine
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable, EntryTooLarge, Head, Proof, UnknownEntry
@@ -68,18 +68,18 @@ class LogLedger:
         folder: str,
         *,
         origin: str,
-        public: bytes,
+        key: NoteKey,
         sign: Callable[[bytes], Pending[bytes]],
         rules: Rules | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`folder`: where the tiles are published, made when missing. `origin`: the log's name. `public`: the
-        audit key, 32 bytes or SubjectPublicKeyInfo. `sign`: Ed25519 by that key. `clock`: nanoseconds."""
+        """`folder`: where the tiles are published, made when missing. `origin`: the log's name. `key`: the
+        audit key. `sign`: what the HSM answers when it signs with it. `clock`: nanoseconds."""
         self._store = store
         self._tiles = Tiles(folder)
         self._origin = origin
-        self._public = raw_public(public)
-        self._publisher = Publisher(store, self._tiles, origin, self._public, sign)
+        self._key = key
+        self._publisher = Publisher(store, self._tiles, origin, self._key, sign)
         self._rules = rules if rules is not None else Rules()
         self._stamp = Stamp(clock)
         self._admission = Admission(folder, self._rules.reserve, self._record)
@@ -198,7 +198,7 @@ class LogLedger:
         `signing` (the daemon is sealed: the HSM is logged out) what is unsigned waits for `run`."""
         size = self._store.log_size()
         finding = await examine(
-            self._store, self._tiles, self._origin, self._public, self._rules.depth, self._rules.unaudited
+            self._store, self._tiles, self._origin, self._key, self._rules.depth, self._rules.unaudited
         )
         signed = 0
         if finding is not None:

@@ -18,6 +18,7 @@ import trio
 from openk_daemon.audit.checkpoint import Checkpoint, CheckpointInvalid, seal
 from openk_daemon.audit.edge import WIDTH, Edge
 from openk_daemon.audit.examination import Log, read_entries
+from openk_daemon.audit.note_key import NoteKey
 from openk_daemon.audit.tiles import CHECKPOINT, File, Tiles, bundle_file, tile_file
 from openk_hsm.errors import HsmError
 from openk_hsm.pending import Pending, settle
@@ -43,13 +44,13 @@ class Publisher:
     """One at a time calls `publish`. `checkpoint` and `text` are the newest signed head."""
 
     def __init__(
-        self, log: Log, tiles: Tiles, origin: str, public: bytes, sign: Callable[[bytes], Pending[bytes]]
+        self, log: Log, tiles: Tiles, origin: str, key: NoteKey, sign: Callable[[bytes], Pending[bytes]]
     ) -> None:
-        """`public`: the audit key's 32 bytes. `sign`: Ed25519 over the given bytes, 64 bytes in answer."""
+        """`key`: the audit key. `sign`: what the HSM answers when it signs the given bytes with it."""
         self._log = log
         self._tiles = tiles
         self._origin = origin
-        self._public = public
+        self._key = key
         self._sign = sign
         self._edge = Edge()
         self._bundle: list[bytes] = []  # the entries below the unfinished tile of level 0
@@ -122,7 +123,7 @@ class Publisher:
             return await self._sign(checkpoint.body())
 
         try:
-            return seal(checkpoint, self._public, await settle(ask()))
+            return seal(checkpoint, self._key, await settle(ask()))
         except HsmError as error:
             raise NotPublished(f"the HSM did not sign the head of the audit log: {error}") from error
         except CheckpointInvalid as error:

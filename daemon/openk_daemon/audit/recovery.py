@@ -11,6 +11,7 @@ from openk_daemon.audit.agreement import Disagreement, disagreements
 from openk_daemon.audit.checkpoint import Checkpoint, CheckpointInvalid, open_note
 from openk_daemon.audit.edge import Edge
 from openk_daemon.audit.examination import Examination
+from openk_daemon.audit.note_key import NoteKey
 from openk_daemon.audit.seam import AuditDamaged
 from openk_daemon.audit.tiles import Tiles
 from openk_daemon.store.seam import LocalStore, StoreError
@@ -29,7 +30,7 @@ class Finding:
 
 
 async def examine(
-    store: LocalStore, tiles: Tiles, origin: str, public: bytes, depth: int, unaudited: Collection[str]
+    store: LocalStore, tiles: Tiles, origin: str, key: NoteKey, depth: int, unaudited: Collection[str]
 ) -> Finding | None:
     """Examine the newest `depth` entries; None for a log that is only beginning. Raises AuditDamaged."""
     text = tiles.read_checkpoint()
@@ -39,7 +40,7 @@ async def examine(
             raise AuditDamaged(f"the log has {size} entries, and the file `checkpoint` that signs them is missing")
         return None
     try:
-        checkpoint = open_note(text, origin, public)
+        checkpoint = open_note(text, origin, key)
     except CheckpointInvalid as error:
         raise AuditDamaged(f"the audit log's signed head cannot be trusted: {error}") from error
     examination = Examination(tiles, store, checkpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from openk_daemon.audit.note_key import NoteKey
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable, Ledger, UnknownEntry
 from openk_daemon.call import Answer, Call, Handler, Outcome, Plain
 from openk_daemon.hierarchy.refusals import refusing
@@ -15,10 +16,14 @@ USUAL: Final = 20
 
 
 class AuditHandlers:
-    def __init__(self, ledger: Ledger, public: bytes) -> None:
-        """`public`: the audit key, SubjectPublicKeyInfo DER."""
+    def __init__(self, ledger: Ledger, key: NoteKey, origin: str) -> None:
+        """`key`: the audit key. `origin`: the log's name."""
         self._ledger = ledger
-        self._public = public
+        self._key = {
+            "public": key.spki,
+            "algorithm": key.algorithm.value,
+            "verifier_key": key.verifier_key(origin),
+        }
 
     def handlers(self) -> Mapping[str, Handler]:
         named = {"audit.head": self.head, "audit.prove": self.prove, "audit.tail": self.tail}
@@ -30,7 +35,7 @@ class AuditHandlers:
             "checkpoint": head.checkpoint,
             "signed_size": head.signed_size,
             "size": head.size,
-            "public": self._public,
+            **self._key,
         }
         return Outcome((answer,))
 

@@ -25,7 +25,7 @@ from openk_daemon.hierarchy.vault_keys import object_label as vault_label
 from openk_daemon.keys.keyring import object_label
 from openk_daemon.keys.state import version_id
 from openk_daemon.keys.suites import Protection
-from openk_hsm.seam import AUDIT_KEY, FIRST_FREE_SLOT, KeyHandle, Lane, ObjectInfo, Resident, TokenInfo, roots
+from openk_hsm.seam import AUDIT_KEY, FIRST_FREE_SLOT, KeyHandle, Lane, ObjectInfo, Resident, TokenInfo, name_of, roots
 
 KEYS_MOST: Final = 50_000
 """Keys that one request looks at: about a second of an HSM that opens 50,000 records a second."""
@@ -185,16 +185,7 @@ def _expect(vault: str, body: KeyBody, expected: dict[Identity, Owner]) -> None:
 
 
 def _expected_roots(token: TokenInfo) -> dict[Identity, Owner]:
-    """A token that makes no such keys has no audit key: it is no daemon's first."""
-    audit = bool(token.audit_public) or AUDIT_KEY.spec in token.resident
-    made = [root for root in roots(token.data) if audit or root is not AUDIT_KEY]
-    return {_resident(root.source): _root_owner(root) for root in made}
-
-
-def _resident(source: object) -> Identity:
-    if not isinstance(source, Resident):
-        raise TypeError("a root key is resident")
-    return source.label, source.id
+    return {name_of(root): _root_owner(root) for root in roots(token.data, token.audit)}
 
 
 def _root_owner(root: KeyHandle) -> Owner:

@@ -26,6 +26,7 @@ from openk_daemon.handlers.system import SystemHandlers
 from openk_daemon.handlers.vaults import VaultHandlers
 from openk_daemon.handlers.watch import WatchHandlers
 from openk_daemon.hierarchy.hierarchy import Hierarchy
+from openk_daemon.hsms import audit_key_of
 from openk_daemon.identity.peer import Identifier
 from openk_daemon.intake import intakes
 from openk_daemon.keys.keyring import KeyLimits, Keyring
@@ -143,7 +144,7 @@ class Daemon:
             **HsmHandlers(self.lanes.devices, self.keyring, self._failed_check).handlers(),
             **SealHandlers(self.seal).handlers(),
             **PolicyHandlers(self.engine, self.keys.describe_resource).handlers(),
-            **AuditHandlers(self.ledger, self.token.audit_public).handlers(),
+            **AuditHandlers(self.ledger, audit_key_of(self.token), self.config.audit.origin).handlers(),
         }
 
     def _failed_check(self, hsm: str, found: CheckFinding) -> None:

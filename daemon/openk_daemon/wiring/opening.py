@@ -24,14 +24,14 @@ from openk_daemon.store.sqlite import SqliteStore
 from openk_daemon.tampering import record
 from openk_daemon.wiring.daemon import TICK, Daemon
 from openk_daemon.wiring.ground import Ground
+from openk_hsm.audit_key import signing
 from openk_hsm.errors import Sealed
 from openk_hsm.pending import Pending, settle
 from openk_hsm.reactor import Reactor
-from openk_hsm.seam import AUDIT_KEY, Lane, Mechanism, OpCode, Operation, TokenInfo
+from openk_hsm.seam import Lane, TokenInfo
 
 PATIENCE: Final = 1.0
 """Seconds at the start before it is told that an HSM is waited for."""
-_SIGNATURE: Final = 64
 
 
 @asynccontextmanager
@@ -129,14 +129,13 @@ async def _recovered(
 
 def _ledger(config: Config, store: SqliteStore, lane: Lane, token: TokenInfo) -> LogLedger:
     """Raises ConfigError when the home HSM cannot sign the log."""
-    audit = config.audit
+    audit, key = config.audit, audit_key_of(token)
 
     def sign(message: bytes) -> Pending[bytes]:
-        operation = Operation(OpCode.SIGN, _SIGNATURE, AUDIT_KEY, Mechanism.EDDSA, message)
-        return lane.submit(operation)  # type: ignore[return-value]  # without `into` the answer is bytes
+        return lane.submit(signing(key.algorithm, message))  # type: ignore[return-value]  # without `into` the answer is bytes
 
     rules = Rules(
         audit.checkpoint_seconds, audit.checkpoint_entries, audit.reserve_bytes, unaudited=frozenset(UNAUDITED)
     )
     folder = os.path.join(config.state, "audit")
-    return LogLedger(store, folder, origin=audit.origin, public=audit_key_of(token), sign=sign, rules=rules)
+    return LogLedger(store, folder, origin=audit.origin, key=key, sign=sign, rules=rules)

@@ -18,7 +18,7 @@ from openk_hsm.pkcs11.chosen import describe
 from openk_hsm.pkcs11.composite import CIPHER_HALF, MAC_HALF, MAC_ID_SUFFIX, PAIR
 from openk_hsm.pkcs11.discovery import TokenFound, choose_token, list_mechanisms, list_tokens, load_module
 from openk_hsm.pkcs11.hot import Hot
-from openk_hsm.pkcs11.inventory import Inventory, name_of_root
+from openk_hsm.pkcs11.inventory import Inventory
 from openk_hsm.pkcs11.module import Module
 from openk_hsm.pkcs11.objects import Objects
 from openk_hsm.pkcs11.probe import Capabilities, DataWay, choose_data_way, probe
@@ -26,7 +26,6 @@ from openk_hsm.pkcs11.quirks import quirks_of
 from openk_hsm.pkcs11.sessions import Sessions
 from openk_hsm.pkcs11.softhsm import care_for
 from openk_hsm.seam import (
-    AUDIT_KEY,
     ROOT_MAC,
     Algorithm,
     Generated,
@@ -36,6 +35,7 @@ from openk_hsm.seam import (
     Notice,
     ObjectInfo,
     TokenInfo,
+    name_of,
     roots,
 )
 from openk_hsm.specs import MECHANISMS
@@ -111,6 +111,7 @@ class Pkcs11Backend:
         self.agree = hot.agree
         self._inventory.assert_all()
         self._sealing = self._inventory.data_algorithm()
+        self._audit = self._inventory.audit_algorithm(self._able.resident)
         if not self._roots:
             return self._info(b"", b"")
         if not self._able.way_of:
@@ -118,13 +119,11 @@ class Pkcs11Backend:
                 f"the token {self._token.label!r} wraps no keys so that they come back as they must be (sensitive, not "
                 "extractable, for their use only): openk's vaults cannot live on it"
             )
-        audit = AUDIT_KEY.spec in self._able.resident
-        for root in roots(self._sealing):
-            if root is not AUDIT_KEY or audit:
-                self._inventory.check_root(root)
-                self.load_resident(root.slot, root.spec, *name_of_root(root))
+        for root in roots(self._sealing, self._audit):
+            self._inventory.check_root(root)
+            self.load_resident(root.slot, root.spec, *name_of(root))
         answer = self._ask(ROOT_MAC.slot, IDENTITY_QUESTION)
-        return self._info(answer, self._inventory.audit_public() if audit else b"")
+        return self._info(answer, b"" if self._audit is None else self._inventory.audit_public(self._audit))
 
     def _forget(self, hot: Hot) -> None:
         """Another daemon (or the same again) opens: nothing that the last one loaded stays."""
@@ -151,8 +150,9 @@ class Pkcs11Backend:
             wrapped=able.wrapped,
             mechanisms=tuple(sorted(mechanism.name for mechanism in able.mechanisms)),
             audit_public=audit_public,
-            chosen=describe(able, self._sealing, self._data.why),
+            chosen=describe(able, self._sealing, self._data.why, self._audit),
             data=self._sealing,
+            audit=self._audit,
         )
 
     def load_resident(self, slot: int, spec: KeySpec, label: str, id_: bytes) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from openk_hsm.binding import Wrap
 from openk_hsm.pkcs11.probe import Capabilities
-from openk_hsm.seam import AUDIT_KEY, Algorithm
+from openk_hsm.seam import AUDIT_KEYS, Algorithm
 
 _WAYS: Final[dict[Wrap, str]] = {
     Wrap.KWP: "AES-KWP (RFC 5649)",
@@ -18,15 +18,25 @@ _WAYS: Final[dict[Wrap, str]] = {
 _BOUND: Final = "bound by HMAC-SHA-256 in the token"
 
 
-def describe(able: Capabilities, data: Algorithm, why: str) -> Mapping[str, str]:
-    """A job to how the token does it. `why`: what kept openk from AES-GCM, if something did."""
+_AUDIT: Final[dict[Algorithm | None, str]] = {
+    Algorithm.ED25519: "Ed25519",
+    Algorithm.P256: "ECDSA with P-256 and SHA-256",
+    Algorithm.RSA_3072: "RSA-3072, PKCS #1 v1.5 with SHA-256",
+    None: "the audit log cannot be signed by this token",
+}
+
+
+def describe(able: Capabilities, data: Algorithm, why: str, audit: Algorithm | None) -> Mapping[str, str]:
+    """A job to how the token does it. `why`: what kept openk from AES-GCM, if something did. `audit`: the audit key."""
     sealing = {
         Algorithm.AES_256_GCM: "AES-256-GCM, openk's nonces",
         Algorithm.AES_256_CBC_HMAC: "AES-256-CBC, then HMAC-SHA-256 over it and its context, two keys in the token",
     }[data]
     chosen = {"data": f"{sealing}; {why}" if why else sealing, **_wrapping(able)}
-    signs = AUDIT_KEY.spec in able.resident
-    chosen["audit"] = "Ed25519" if signs else "no Ed25519: the audit log cannot be signed by this token"
+    chosen["audit"] = _AUDIT[audit]
+    lacks = [str(each) for each, key in AUDIT_KEYS.items() if key.spec not in able.resident]
+    if lacks and audit != Algorithm.ED25519:
+        chosen["audit"] += f"; the token has no {' and no '.join(lacks)}"
     return chosen
 
 

@@ -19,19 +19,19 @@ from openk_hsm.pkcs11 import templates
 from openk_hsm.pkcs11.codes import check
 from openk_hsm.pkcs11.module import Module, Template, Ulong
 from openk_hsm.pkcs11.public import EC_PARAMS
-from openk_hsm.seam import Algorithm, KeyHandle, Resident
+from openk_hsm.seam import Algorithm, KeyHandle, name_of
 
 SEED_LEAST: Final = 16  # bytes
 
 
 def value_of(root: KeyHandle, seed: bytes) -> bytes:
     """The 32 bytes of that root key."""
-    return hmac.digest(seed, _name(root)[0].encode(), "sha256")
+    return hmac.digest(seed, name_of(root)[0].encode(), "sha256")
 
 
 def create(module: Module, session: int, root: KeyHandle, value: bytes) -> None:
     """Raises HsmError."""
-    label, id_ = _name(root)
+    label, id_ = name_of(root)
     kind = templates.kind_of(root.spec.algorithm)
     rows: templates.Rows = [(ck.CKA_CLASS, kind.object_class), (ck.CKA_KEY_TYPE, kind.key_type), (ck.CKA_TOKEN, True)]
     rows += templates.named(label, id_)
@@ -56,9 +56,3 @@ def _create(module: Module, session: int, rows: templates.Rows) -> None:
     template = Template(rows)
     handle = Ulong()
     check(module.create_object(session, template.array, template.count, ctypes.byref(handle)), "C_CreateObject")
-
-
-def _name(root: KeyHandle) -> tuple[str, bytes]:
-    if not isinstance(root.source, Resident):
-        raise TypeError("a root key is resident")
-    return root.source.label, root.source.id

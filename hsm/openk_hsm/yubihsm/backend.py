@@ -26,8 +26,8 @@ from openk_hsm.seam import (
     KeySpec,
     Notice,
     ObjectInfo,
-    Resident,
     TokenInfo,
+    name_of,
     roots,
 )
 from openk_hsm.specs import OPCODES
@@ -135,15 +135,11 @@ class YubiHsmBackend:
             raise
 
     def _open_roots(self) -> TokenInfo:
-        for root in roots(Algorithm.AES_256_CCM):
-            source = root.source
-            if not isinstance(source, Resident):
-                raise TypeError("a root key is resident")
-            number = self._objects.only(root.spec, source.label, source.id)
+        for root in roots(Algorithm.AES_256_CCM, Algorithm.ED25519):
+            label, id_ = name_of(root)
+            number = self._objects.only(root.spec, label, id_)
             if number is None:
-                raise TokenUninitialised(
-                    f"the YubiHSM {self._opened.serial} has no {source.label}: run `openk-hsm init`"
-                )
+                raise TokenUninitialised(f"the YubiHSM {self._opened.serial} has no {label}: run `openk-hsm init`")
             self._hot.keys[root.slot] = (number, root.spec)
         mac, _ = self._hot.keys[ROOT_MAC.slot]
         answer = bytes(self._opened.ask(COMMAND.SIGN_HMAC, _ID.pack(mac), IDENTITY_QUESTION))
@@ -173,7 +169,11 @@ class YubiHsmBackend:
             wrapped=frozenset(),
             mechanisms=tuple(sorted(mechanism.name for mechanism in usable & set(OPCODES))),
             audit_public=audit_public,
-            chosen={"data": "WRAP DATA, context inside", "key objects": "none: keys are resident or cached"},
+            chosen={
+                "data": "WRAP DATA, context inside",
+                "key objects": "none: keys are resident or cached",
+                "audit": "Ed25519",
+            },
             data=Algorithm.AES_256_CCM,
             resident_vaults=True,
         )

@@ -1,4 +1,4 @@
-"""Ledgers for tests: a software audit key, a store, a folder."""
+"""Ledgers for tests: a software audit key of each kind, a store, a folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 import trio
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from openk_daemon.audit.ledger import LogLedger, Recovery, Rules
+from openk_daemon.audit.note_key import NoteKey, read_note_key
 from openk_daemon.audit.seam import Head, Proof
 from openk_daemon.store.memory import MemoryStore
 from openk_daemon.store.seam import Committed, LocalStore, Write
@@ -21,17 +27,48 @@ from openk_hsm.pending import Pending, failed, resolved
 from tests.daemon.store.answers import answer
 
 ORIGIN = "openk.test/audit"
+PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 KEY = Ed25519PrivateKey.from_private_bytes(b"audit key of the tests, 32 bytes")
-PUBLIC = KEY.public_key().public_bytes_raw()
+P256_KEY = ec.derive_private_key(int.from_bytes(b"audit key of the tests, 32 bytes", "big"), ec.SECP256R1())
 SLOW = Rules(interval=3600, count=1 << 30, reserve=0)
 """Signs only when asked to."""
+
+
+@cache
+def rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 3072)
+
+
+KINDS: dict[str, Callable[[], PrivateKey]] = {"ed25519": lambda: KEY, "p-256": lambda: P256_KEY, "rsa-3072": rsa_key}
+"""Every kind of audit key."""
+
+
+def spki_of(key: PrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def note_key_of(key: PrivateKey) -> NoteKey:
+    return read_note_key(spki_of(key))
+
+
+def answer_of(key: PrivateKey, message: bytes) -> bytes:
+    """What an HSM answers that signs with that audit key."""
+    if isinstance(key, Ed25519PrivateKey):
+        return key.sign(message)
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(message, padding.PKCS1v15(), SHA256())
+    numbers = decode_dss_signature(key.sign(message, ec.ECDSA(SHA256(), deterministic_signing=True)))
+    return b"".join(number.to_bytes(32, "big") for number in numbers)
+
+
+NOTE_KEY = note_key_of(KEY)
 
 
 @dataclass
 class Signer:
     """The HSM's part; `error` makes it fail."""
 
-    key: Ed25519PrivateKey = KEY
+    key: PrivateKey = KEY
     error: HsmError | None = None
     signed: list[bytes] = field(default_factory=list)
 
@@ -39,7 +76,7 @@ class Signer:
         if self.error is not None:
             return failed(self.error)
         self.signed.append(body)
-        return resolved(self.key.sign(body))
+        return resolved(answer_of(self.key, body))
 
 
 @dataclass
@@ -74,13 +111,13 @@ async def run_ledger(
     rules: Rules = SLOW,
     signer: Callable[[bytes], Pending[bytes]] | None = None,
     *,
-    public: bytes = PUBLIC,
+    key: NoteKey = NOTE_KEY,
     crash: bool = False,
     clock: Callable[[], int] | None = None,
 ) -> AsyncGenerator[Running]:
     """`crash`: end without the last checkpoint, as kill -9 would."""
     more = {} if clock is None else {"clock": clock}
-    ledger = LogLedger(store, folder, origin=ORIGIN, public=public, sign=signer or Signer(), rules=rules, **more)
+    ledger = LogLedger(store, folder, origin=ORIGIN, key=key, sign=signer or Signer(), rules=rules, **more)
     recovery = await ledger.recover()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ledger.run)

@@ -18,12 +18,12 @@ from openk_daemon.audit.seam import AuditUnavailable, EntryTooLarge, Head, Unkno
 from openk_daemon.store.memory import MemoryStore
 from openk_daemon.store.seam import Conflict, Full, Record, StoreError, Write
 from openk_hsm.errors import Unavailable
-from tests.daemon.audit.logs import ORIGIN, PUBLIC, SLOW, Running, Signer, run_ledger, run_state
+from tests.daemon.audit.logs import NOTE_KEY, ORIGIN, SLOW, Running, Signer, run_ledger, run_state
 from tests.daemon.store.answers import answer
 
 
 def root(head: Head) -> bytes:
-    return open_note(head.checkpoint, ORIGIN, PUBLIC).root
+    return open_note(head.checkpoint, ORIGIN, NOTE_KEY).root
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -54,7 +54,7 @@ async def test_head_is_signed_when_it_is_asked_for(tmp_path: Path) -> None:
         before = len(signer.signed)
         head = await running.head()
         assert (head.signed_size, head.size) == (3, 3)
-        assert open_note(head.checkpoint, ORIGIN, PUBLIC).size == 3
+        assert open_note(head.checkpoint, ORIGIN, NOTE_KEY).size == 3
         assert (await running.head()).checkpoint == head.checkpoint
         assert len(signer.signed) == before + 1, "a log that has not grown needs no new signature"
 
@@ -157,7 +157,7 @@ async def test_a_signature_by_a_wrong_key_is_not_published(tmp_path: Path) -> No
 async def test_nothing_is_admitted_before_the_log_was_examined(tmp_path: Path) -> None:
     from openk_daemon.audit.ledger import LogLedger  # noqa: PLC0415 - only here without recover
 
-    ledger = LogLedger(MemoryStore(), str(tmp_path), origin=ORIGIN, public=PUBLIC, sign=Signer())
+    ledger = LogLedger(MemoryStore(), str(tmp_path), origin=ORIGIN, key=NOTE_KEY, sign=Signer())
     with pytest.raises(AuditUnavailable, match="examined"):
         await answer(ledger.commit('{"a":1}'))
 

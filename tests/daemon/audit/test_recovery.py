@@ -20,7 +20,7 @@ from openk_daemon.store.memory import MemoryStore
 from openk_daemon.store.seam import Record, StoreError, Write
 from openk_hsm.errors import Unavailable
 from openk_hsm.pending import failed
-from tests.daemon.audit.logs import SLOW, Signer, memory_with, run_ledger
+from tests.daemon.audit.logs import KINDS, SLOW, Signer, memory_with, note_key_of, run_ledger
 from tests.daemon.store.answers import answer, commit
 
 SIZE = 600
@@ -155,10 +155,23 @@ async def test_a_checkpoint_by_another_key_is_not_believed(tmp_path: Path) -> No
     entries = await make(tmp_path)
     other = Ed25519PrivateKey.generate()
     with pytest.raises(AuditDamaged, match="not signed by this audit key"):
-        async with run_ledger(
-            memory_with(entries), str(tmp_path), signer=Signer(other), public=other.public_key().public_bytes_raw()
-        ):
+        async with run_ledger(memory_with(entries), str(tmp_path), signer=Signer(other), key=note_key_of(other)):
             raise AssertionError
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_log_keeps_the_audit_key_it_began_with(tmp_path: Path, kind: str) -> None:
+    """Whatever it is; one of another kind, on a token that learned a better one, does not go on with it."""
+    key, store = KINDS[kind](), MemoryStore()
+    async with run_ledger(store, str(tmp_path), signer=Signer(key), key=note_key_of(key)) as running:
+        await running.fill(300)
+    async with run_ledger(store, str(tmp_path), signer=Signer(key), key=note_key_of(key)) as running:
+        await running.fill(3)
+        assert (await running.head()).signed_size == 303
+    for other in (make() for name, make in KINDS.items() if name != kind):
+        with pytest.raises(AuditDamaged, match="not signed by this audit key"):
+            async with run_ledger(store, str(tmp_path), signer=Signer(other), key=note_key_of(other)):
+                raise AssertionError
 
 
 async def test_an_old_checkpoint_makes_the_rest_unsigned_and_is_told(tmp_path: Path) -> None:

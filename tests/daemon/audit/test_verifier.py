@@ -18,16 +18,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import openk_tools.audit_verify as verifier
-from openk_daemon.audit.checkpoint import Checkpoint, seal, verifier_key
+from openk_daemon.audit.checkpoint import Checkpoint, seal
 from openk_daemon.audit.edge import Edge
 from openk_daemon.audit.merkle import inclusion_path, leaf_hash, root_of
 from openk_daemon.audit.tiles import Tiles, bundle_file, split_bundle, tile_file, tile_path
 from openk_daemon.store.memory import MemoryStore
-from tests.daemon.audit.logs import KEY, ORIGIN, PUBLIC, Signer, run_ledger
+from tests.daemon.audit.logs import (
+    KEY,
+    KINDS,
+    NOTE_KEY,
+    ORIGIN,
+    PrivateKey,
+    Signer,
+    answer_of,
+    note_key_of,
+    run_ledger,
+    spki_of,
+)
 from tests.daemon.store.answers import answer
 
 SIZE = 600
-KEY_TEXT = b64encode(PUBLIC).decode()
+RAW = KEY.public_key().public_bytes_raw()
+KEY_TEXT = b64encode(RAW).decode()
+PUBLIC = verifier.read_public_key(KEY_TEXT)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +162,7 @@ def test_an_entry_changed_together_with_its_hash_is_found_from_above(
     assert "entries 0 to 255" in said
 
 
-def forge(folder: Path, key: Ed25519PrivateKey, entries: list[bytes], origin: str = ORIGIN) -> None:
+def forge(folder: Path, key: PrivateKey, entries: list[bytes], origin: str = ORIGIN) -> None:
     """Publish another log, of the same name or of another."""
     tiles, edge = Tiles(str(folder)), Edge()
     for number, entry in enumerate(entries):
@@ -161,15 +174,36 @@ def forge(folder: Path, key: Ed25519PrivateKey, entries: list[bytes], origin: st
     if len(entries) % 256:
         tiles.write([bundle_file(len(entries) // 256, entries[len(entries) // 256 * 256 :])])
     checkpoint = Checkpoint(origin, len(entries), edge.root())
-    text = seal(checkpoint, key.public_key().public_bytes_raw(), key.sign(checkpoint.body()))
+    text = seal(checkpoint, note_key_of(key), answer_of(key, checkpoint.body()))
     (folder / "checkpoint").write_text(text, encoding="utf-8")
 
 
-def test_a_log_by_another_key_is_not_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    forge(tmp_path, Ed25519PrivateKey.generate(), [b"{}"])
+@pytest.mark.parametrize("other", [Ed25519PrivateKey.generate, KINDS["p-256"], KINDS["rsa-3072"]])
+def test_a_log_by_another_key_is_not_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], other: Callable[[], PrivateKey]
+) -> None:
+    forge(tmp_path, other(), [b"{}"])
     status, said = verify(capsys, tmp_path)
     assert status == 1
     assert "no valid signature by this public key" in said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logs_of_every_audit_key_are_verified_as_strangers_do(tmp_path: Path, kind: str) -> None:
+    """Isolated, without site-packages: nothing but the file and Python."""
+    key = KINDS[kind]()
+    forge(tmp_path / "log", key, [b"{}"] * 3)
+    (tmp_path / "key.pem").write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    shutil.copy(verifier.__file__, tmp_path / "audit_verify.py")
+    command = [sys.executable, "-I", "-S", "audit_verify.py", "log", "--public-key", "key.pem"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"verified: origin {ORIGIN}, size 3, ")
+    with (tmp_path / "log/checkpoint").open("r+b") as file:
+        file.seek(len(ORIGIN) + 1)
+        file.write(b"4")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, "no valid signature by this public key" in done.stdout) == (1, True)
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 513])
@@ -307,16 +341,13 @@ def test_a_question_that_is_none_has_its_own_exit_status(tmp_path: Path, content
 
 
 def test_the_key_is_taken_in_every_usual_form(published: Path, tmp_path: Path) -> None:
-    key = KEY.public_key()
-    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    for number, content in enumerate(
-        (der, pem, PUBLIC, KEY_TEXT.encode() + b"\n", verifier_key(ORIGIN, PUBLIC).encode())
-    ):
+    der, vkey = spki_of(KEY), NOTE_KEY.verifier_key(ORIGIN)
+    pem = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for number, content in enumerate((der, pem, RAW, KEY_TEXT.encode() + b"\n", vkey.encode())):
         path = tmp_path / f"key {number}"
         path.write_bytes(content)
         assert verifier.read_public_key(str(path)) == PUBLIC
-    for text in (b64encode(der).decode(), KEY_TEXT, verifier_key(ORIGIN, PUBLIC)):
+    for text in (b64encode(der).decode(), KEY_TEXT, vkey):
         assert verifier.read_public_key(text) == PUBLIC
 
 
@@ -360,8 +391,8 @@ RFC_8032 = [
 @pytest.mark.parametrize(("public", "message", "signature"), RFC_8032)
 def test_ed25519_agrees_with_the_rfc(public: str, message: str, signature: str) -> None:
     given = (bytes.fromhex(public), bytes.fromhex(message), bytes.fromhex(signature))
-    assert verifier.verify_signature(*given)
-    assert not verifier.verify_signature(given[0], given[1] + b"\x00", given[2])
+    assert verifier.verify_ed25519(*given)
+    assert not verifier.verify_ed25519(given[0], given[1] + b"\x00", given[2])
 
 
 @settings(max_examples=40, deadline=None)
@@ -369,23 +400,23 @@ def test_ed25519_agrees_with_the_rfc(public: str, message: str, signature: str) 
 def test_ed25519_agrees_with_cryptography(seed: bytes, message: bytes, bit: int) -> None:
     key = Ed25519PrivateKey.from_private_bytes(seed)
     public, signature = key.public_key().public_bytes_raw(), key.sign(message)
-    assert verifier.verify_signature(public, message, signature)
+    assert verifier.verify_ed25519(public, message, signature)
     flipped = bytearray(signature)
     flipped[bit // 8] ^= 1 << bit % 8
-    assert not verifier.verify_signature(public, message, bytes(flipped))
+    assert not verifier.verify_ed25519(public, message, bytes(flipped))
 
 
 @given(st.binary(min_size=30, max_size=33), st.binary(min_size=63, max_size=65))
 def test_any_bytes_as_key_and_signature_are_refused(public: bytes, signature: bytes) -> None:
-    assert not verifier.verify_signature(public, b"message", signature)
+    assert not verifier.verify_ed25519(public, b"message", signature)
 
 
 def test_a_signature_has_one_form_only() -> None:
     signature = KEY.sign(b"message")
     order = 2**252 + 27742317777372353535851937790883648493
     s = int.from_bytes(signature[32:], "little") + order
-    assert verifier.verify_signature(PUBLIC, b"message", signature)
-    assert not verifier.verify_signature(PUBLIC, b"message", signature[:32] + s.to_bytes(32, "little"))
+    assert verifier.verify_ed25519(RAW, b"message", signature)
+    assert not verifier.verify_ed25519(RAW, b"message", signature[:32] + s.to_bytes(32, "little"))
 
 
 def test_a_strange_name_beside_a_tile_does_no_harm(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,7 @@ def walked(token: ForeignToken, *more: str) -> tuple[set[tuple[str, ...]], set[t
 
 
 def test_every_use_of_every_key_on_opencryptoki_as_a_further_hsm(tmp_path: Path) -> None:
-    """It has no Ed25519 for the audit log: home is another HSM."""
+    """Home is another HSM. As home: tests/e2e/test_foreign_tokens.py."""
     with opencryptoki(tmp_path / "t") as token:
         worked, refused = walked(token, "further")
     for algorithm in ("hmac-sha-256", "rsa-2048"):

@@ -150,16 +150,15 @@ async def load(
         stop.set()
 
 
-async def public_key(folder: Path) -> bytes:
+async def public_key(folder: Path) -> verifier.PublicKey:
     wire = Wire(folder / "openkd.sock")
     (head,) = await wire.ask([("audit.head", {})])
     await wire.close()
     assert isinstance(head, dict), head
-    public: bytes = head["public"]
-    return public[-32:]  # of a SubjectPublicKeyInfo: the raw Ed25519 key (RFC 8410)
+    return verifier.read_public_key(head["verifier_key"])
 
 
-async def examine(folder: Path, public: bytes) -> int:
+async def examine(folder: Path, public: verifier.PublicKey) -> int:
     """A stopped daemon's state: a stranger verifies the log, and no record disagrees. The log's size."""
     report = verifier.verify_folder(str(folder / "state" / "audit"), public)
     store = SqliteStore(str(folder / "state"))

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import random
+from base64 import b64encode
 from pathlib import Path
 
 import trio
 
 import openk_tools.audit_verify as verifier
-from tests.daemon.audit.logs import ORIGIN, PUBLIC, run_state
+from tests.daemon.audit.logs import KEY, ORIGIN, run_state, spki_of
 from tests.daemon.store.answers import answer
 from tests.recovery.store.writers import Killer
 
 ROUNDS = 25
+PUBLIC = verifier.read_public_key(b64encode(spki_of(KEY)).decode())
 
 
 async def look(state: str) -> tuple[int, int, list[str]]:

@@ -19,7 +19,7 @@ struct list { unsigned char version[8]; void *function[68]; };
 
 enum { INITIALIZE = 0, GET_TOKEN_INFO = 6, GET_MECHANISM_LIST = 7, OPEN_SESSION = 12, GET_SESSION_INFO = 15, LOGIN = 18,
        ENCRYPT_INIT = 29, SIGN = 43, UNWRAP_KEY = 61, GENERATE_KEY = 58 };
-enum { GCM = 0x1087, KEY_WRAP = 0x2109, KEY_WRAP_PAD = 0x210A, KEY_WRAP_KWP = 0x210B };
+enum { RSA_PAIR = 0, CURVE_PAIR = 0x1040, EDWARDS_PAIR = 0x1055, GCM = 0x1087, KEY_WRAP = 0x2109, KEY_WRAP_PAD = 0x210A, KEY_WRAP_KWP = 0x210B };
 
 static struct list *behind, spoilt;
 static int sessions;
@@ -61,6 +61,9 @@ static UL get_mechanism_list(UL slot, UL *list, UL *count) {
     UL code = BEHIND(GET_MECHANISM_LIST, slot, list, count), kept = 0;
     for (UL at = 0; list && !code && at < *count; at++) {
         if (says("no-gcm") && list[at] == GCM) continue;
+        if (says("no-ed25519") && list[at] == EDWARDS_PAIR) continue;
+        if (says("no-p256") && list[at] == CURVE_PAIR) continue;
+        if (says("no-rsa") && list[at] == RSA_PAIR) continue;
         if (says("no-kwp") && list[at] >= KEY_WRAP && list[at] <= KEY_WRAP_KWP) continue;
         list[kept++] = list[at];
     }

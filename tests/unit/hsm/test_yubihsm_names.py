@@ -45,7 +45,7 @@ def test_any_label_of_somebody_elses_reads(packed: bytes, number: int) -> None:
 
 
 def test_the_names_that_openk_uses_fit() -> None:
-    for root in roots(Algorithm.AES_256_CCM):
+    for root in roots(Algorithm.AES_256_CCM, Algorithm.ED25519):
         assert isinstance(root.source, Resident)
         assert names.pack(root.source.label, root.source.id) == root.source.label.encode()
     id_ = bytes(range(20))
