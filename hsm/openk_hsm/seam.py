@@ -430,7 +430,7 @@ AUDIT_KEYS: Final[Mapping[Algorithm, KeyHandle]] = {
     Algorithm.P256: KeyHandle(AUDIT_KEY.slot, KeySpec(Algorithm.P256, Purpose.SIGN), AUDIT_KEY.source),
     Algorithm.RSA_3072: KeyHandle(AUDIT_KEY.slot, KeySpec(Algorithm.RSA_3072, Purpose.SIGN), AUDIT_KEY.source),
 }
-"""The audit key by what it is, the preferred one first (docs/adr/0012)."""
+"""The audit key by what it is, the preferred one first (docs/adr/0013)."""
 ROOT: Final = Wrapper(ROOT_KW, ROOT_MAC)
 FIRST_FREE_SLOT: Final = 16
 _ROOT_DATA: Final = {Algorithm.AES_256_CCM: ROOT_DATA_CCM, Algorithm.AES_256_CBC_HMAC: ROOT_DATA_CBC_HMAC}

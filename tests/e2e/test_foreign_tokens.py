@@ -32,6 +32,7 @@ def test_the_main_job_and_a_restart_on_another_home(tmp_path: Path, home: str) -
         assert f"openk-audit ({audit})" in token.cli("init", *token.access)
         folder = dev_folder(tmp_path / "dev", token)
         with running_daemon(folder, prefix=token.prefix) as daemon, daemon.client() as client:
+            assert not [line for line in daemon.log.splitlines() if "hardening.missing" in line and "landlock" in line]
             assert client.audit.head().algorithm == audit
             kept = work(client)
             verified(daemon, audit)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64decode, b64encode
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import openk_tools.audit_verify as verifier
+from openk_daemon.audit.checkpoint import CheckpointInvalid, open_note
 from openk_daemon.audit.note_key import NoteKey, NoteKeyInvalid, read_note_key
 from tests.daemon.audit.logs import KINDS, answer_of, note_key_of, spki_of
 
@@ -79,6 +82,28 @@ def test_an_rsa_key_is_named_as_sigstore_names_it() -> None:
     assert int.from_bytes(verifier.PublicKey(verifier.RSA, spki).key_id("testkey"), "big") == RSA_KEY_ID
     ours = note_key_of(KINDS["rsa-3072"]())
     assert ours.key_id("testkey") == verifier.PublicKey(verifier.RSA, ours.spki).key_id("testkey")
+
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "checkpoints.json").read_text())["vectors"]
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: f"{vector['algorithm']}: {vector['name']}")
+def test_the_vectors(vector: dict[str, str]) -> None:
+    """By the daemon and by the verifier, which share no code."""
+    key = read_note_key(bytes.fromhex(vector["public"]))
+    stranger = verifier.read_public_key(vector["verifier_key"])
+    origin = "log.example/audit"
+    assert (key.algorithm, key.verifier_key(origin)) == (vector["algorithm"], vector["verifier_key"])
+    if "error" in vector:
+        with pytest.raises(CheckpointInvalid):
+            open_note(vector["note"], origin, key)
+        with pytest.raises(verifier.Bad):
+            verifier.open_checkpoint(vector["note"], stranger, origin)
+        return
+    expected = (vector["origin"], vector["size"], bytes.fromhex(vector["root"]))
+    opened = open_note(vector["note"], origin, key)
+    assert (opened.origin, opened.size, opened.root) == expected
+    assert tuple(verifier.open_checkpoint(vector["note"], stranger, origin)) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
