@@ -24,6 +24,8 @@ MODULES: Final = {
     "wrapped-key": "blobs",
     "config": "configuration",
     "checkpoint": "audit",
+    "note-signature": "audit",
+    "public-key": "audit",
     "bundle": "audit",
     "receipt": "audit",
     "log-entry": "audit",

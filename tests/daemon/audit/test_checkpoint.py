@@ -85,9 +85,9 @@ def test_any_other_text_is_refused_and_nothing_worse_happens(text: str) -> None:
 
 def test_a_note_that_cannot_be_written_as_utf_8_is_refused() -> None:
     body = f"{ORIGIN}\n7\n{b64encode(bytes(32)).decode()}\n\ud800"
-    signature = b64encode(key_hash(ORIGIN, PUBLIC) + bytes(64)).decode()
+    signature = b64encode(NOTE_KEY.key_id(ORIGIN) + bytes(64)).decode()
     with pytest.raises(CheckpointInvalid, match="not text"):
-        open_note(f"{body}\n\n\u2014 {ORIGIN} {signature}\n", ORIGIN, PUBLIC)
+        open_note(f"{body}\n\n\u2014 {ORIGIN} {signature}\n", ORIGIN, NOTE_KEY)
 
 
 @pytest.mark.parametrize("size", ["", "-1", "07", "1e3", "\u0661", "9" * 30])

@@ -13,6 +13,10 @@ from functools import cache, lru_cache
 from pathlib import Path
 from unittest.mock import patch
 
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
 import openk_tools.audit_verify as verifier
 from openk_daemon.audit import checkpoint as notes
 from openk_daemon.audit.checkpoint import Checkpoint, CheckpointInvalid
@@ -22,10 +26,13 @@ from openk_daemon.audit.examination import Examination
 from openk_daemon.audit.merkle import inclusion_path, leaf_hash, root_of
 from openk_daemon.audit.seam import AuditDamaged
 from openk_daemon.audit.tiles import Tiles, bundle_file, split_bundle, tile_file
-from tests.daemon.audit.logs import KEY, ORIGIN, PUBLIC, memory_with
+from openk_hsm import audit_key
+from tests.daemon.audit.logs import KEY, NOTE_KEY, ORIGIN, P256_KEY, memory_with, spki_of
 from tests.fuzz.scratch import scratch
 from tests.fuzz.target import Target
 
+_STRANGER = verifier.read_public_key(NOTE_KEY.verifier_key(ORIGIN))
+"""The audit key as the verifier reads it."""
 _ENTRIES = [b'{"number":%d}' % number for number in range(260)]
 _verify_signature = lru_cache(maxsize=1024)(verifier.verify_signature)
 """Ed25519 in Python under instrumentation takes 15 ms, and the signatures are mostly the same."""
@@ -35,7 +42,7 @@ _HEAD = Checkpoint(ORIGIN, len(_ENTRIES), root_of([leaf_hash(entry) for entry in
 def _note(body: str) -> str:
     """`body`, whatever it is, signed by the audit key."""
     signature = KEY.sign(body.encode("utf-8", "surrogatepass") + b"\n")
-    return f"{body}\n\n\u2014 {ORIGIN} {b64encode(notes.key_hash(ORIGIN, PUBLIC) + signature).decode()}\n"
+    return f"{body}\n\n\u2014 {ORIGIN} {b64encode(NOTE_KEY.key_id(ORIGIN) + signature).decode()}\n"
 
 
 def _quick() -> AbstractContextManager[object]:
@@ -49,27 +56,56 @@ def run_checkpoint(data: bytes) -> None:
     if data[:1] > b"\x7f":
         text = _note(text)
     try:
-        found = notes.open_note(text, ORIGIN, PUBLIC)
+        found = notes.open_note(text, ORIGIN, NOTE_KEY)
     except CheckpointInvalid:
         found = None
     try:
         with _quick():
-            other = verifier.open_checkpoint(text, PUBLIC, ORIGIN)
+            other = verifier.open_checkpoint(text, _STRANGER, ORIGIN)
     except verifier.Bad:
         other = None
     if found is not None:
         assert other is not None
         assert (found.origin, found.size, found.root) == other
         assert text.startswith(found.body().decode())
-        assert notes.open_note(_note(found.body().decode()[:-1]), ORIGIN, PUBLIC) == found
+        assert notes.open_note(_note(found.body().decode()[:-1]), ORIGIN, NOTE_KEY) == found
 
 
 def _checkpoints() -> Iterator[bytes]:
-    text = notes.seal(_HEAD, PUBLIC, KEY.sign(_HEAD.body()))
+    text = notes.seal(_HEAD, NOTE_KEY, KEY.sign(_HEAD.body()))
     witnessed = f"{text}\u2014 witness.example {b64encode(bytes(80)).decode()}\n"
     extended = _HEAD.body().decode() + "an extension line"
     yield from (b"\x00" + one.encode() for one in (text, witnessed))
     yield from (b"\xff" + one.encode() for one in (_HEAD.body().decode()[:-1], extended))
+
+
+def run_signature(data: bytes) -> None:
+    """The verifier's ECDSA takes what OpenSSL takes, and nothing else."""
+    message = _HEAD.body()
+    expected = audit_key.verifies(P256_KEY.public_key(), message, data)
+    assert verifier.verify_p256(spki_of(P256_KEY)[-64:], message, data) == expected
+
+
+def _signatures() -> Iterator[bytes]:
+    for message in (_HEAD.body(), b"another"):
+        yield P256_KEY.sign(message, ec.ECDSA(SHA256(), deterministic_signing=True))
+
+
+def run_public_key(data: bytes) -> None:
+    """What the verifier takes for an RSA key is one, with the same numbers."""
+    try:
+        found = verifier._rsa_numbers(data)
+    except verifier.Bad:
+        return
+    key = load_der_public_key(data)
+    assert isinstance(key, rsa.RSAPublicKey)
+    numbers = key.public_numbers()
+    assert (numbers.n, numbers.e) == found
+
+
+def _public_keys() -> Iterator[bytes]:
+    path = Path(__file__).parents[2] / "vectors" / "checkpoints.json"
+    yield from sorted({bytes.fromhex(vector["public"]) for vector in json.loads(path.read_text())["vectors"]})
 
 
 def run_bundle(data: bytes) -> None:
@@ -96,7 +132,7 @@ def run_receipt(data: bytes) -> None:
     """JSON from outside: verified only with the right root."""
     try:
         with _quick():
-            found = verifier.verify_receipt(data.decode("utf-8", "replace"), PUBLIC, None)
+            found = verifier.verify_receipt(data.decode("utf-8", "replace"), _STRANGER, None)
     except (verifier.Bad, verifier.Wrong):
         return
     assert found.checkpoint.root == _HEAD.root
@@ -105,7 +141,7 @@ def run_receipt(data: bytes) -> None:
 
 def _receipts() -> Iterator[bytes]:
     leaves = [leaf_hash(entry) for entry in _ENTRIES]
-    text = notes.seal(_HEAD, PUBLIC, KEY.sign(_HEAD.body()))
+    text = notes.seal(_HEAD, NOTE_KEY, KEY.sign(_HEAD.body()))
     for index in (0, 100, 259):
         path = inclusion_path(index, len(leaves), lambda begin, end: root_of(leaves[begin:end]))
         yield json.dumps(
@@ -139,7 +175,7 @@ def _log() -> tuple[Path, tuple[Path, ...]]:
             tiles.write([bundle_file(filled[0].number, _ENTRIES[number - 255 : number + 1])])
     tiles.write(tile_file(tile) for tile in edge.partial_tiles())
     tiles.write([bundle_file(1, _ENTRIES[256:])])
-    (true / "checkpoint").write_text(notes.seal(_HEAD, PUBLIC, KEY.sign(_HEAD.body())), "utf-8")
+    (true / "checkpoint").write_text(notes.seal(_HEAD, NOTE_KEY, KEY.sign(_HEAD.body())), "utf-8")
     return true, tuple(sorted(path.relative_to(true) for path in true.rglob("*") if path.is_file()))
 
 
@@ -178,7 +214,7 @@ def _compare_readers(folder: Path) -> None:
     content = _is_content(folder)
     try:
         with _quick():
-            report = verifier.verify_folder(str(folder), PUBLIC, ORIGIN, indexes=range(len(_ENTRIES)))
+            report = verifier.verify_folder(str(folder), _STRANGER, ORIGIN, indexes=range(len(_ENTRIES)))
     except verifier.Bad as error:
         if content:
             raise AssertionError("the daemon is content with it") from error
@@ -194,7 +230,7 @@ def _is_content(folder: Path) -> bool:
         text = tiles.read_checkpoint()
         if text is None:
             return False
-        head = notes.open_note(text, ORIGIN, PUBLIC)
+        head = notes.open_note(text, ORIGIN, NOTE_KEY)
         for _ in Examination(tiles, memory_with(_ENTRIES), head).entries_from(0):
             pass
     except (AuditDamaged, CheckpointInvalid):
@@ -215,8 +251,12 @@ _JSON = (b'"index"', b'"size"', b'"hashes"', b'"entry"', b"null", b"NaN", b"Infi
 
 TARGETS = (
     Target("checkpoint", run_checkpoint, _checkpoints, (ORIGIN.encode(), "\u2014 ".encode(), b"\n\n"), 600, 500),
+    Target("note-signature", run_signature, _signatures, (b"\x02\x21\x00", b"\x30\x81"), 80, 100),
+    Target("public-key", run_public_key, _public_keys, (b"\x02\x82",), 600, 2000),
     Target("bundle", run_bundle, lambda: [bundle_file(0, _ENTRIES).content, b"\0\1a\0\0"], (b"\0\0",), 6000, 2000),
     Target("receipt", run_receipt, _receipts, _JSON, 1500, 800),
-    Target("log-entry", run_entry, lambda: [b'{"time":"2026-01-02T03:04:05.678901Z","a":1}'], (*_JSON, b'"time"'), 4000),
+    Target(
+        "log-entry", run_entry, lambda: [b'{"time":"2026-01-02T03:04:05.678901Z","a":1}'], (*_JSON, b'"time"'), 4000
+    ),
     Target("log-folder", run_folder, _edits, (ORIGIN.encode(), b"\xc2\xb2", b"4"), 64, 150),
 )
