@@ -12,7 +12,7 @@ from bench.budget import budget
 from bench.daemon import CLOSED, VAULT
 from bench.emulator import emulator
 from bench.idle import idle_connections, start
-from bench.locked import locked_memory
+from bench.locked import locked_memory, wiping
 from bench.result import Result, at_least, at_most, missing
 from bench.stage import Stage
 from bench.watched import watched
@@ -204,5 +204,6 @@ ROWS: Final[dict[str, Callable[[Stage], Sequence[Result]]]] = {
     "idle": idle_connections,
     "locked": locked_memory,
     "emulator": emulator,
+    "wiping": wiping,
     "start": start,
 }

@@ -94,6 +94,14 @@ def test_both_are_up_and_have_said_so(host: Host) -> None:
     assert host.run("stat", "-c", "%U %G %a", "/var/lib/openk").split() == ["openkd", "openkd", "700"]
 
 
+def test_the_units_grant_all_that_is_wanted(host: Host) -> None:
+    """No measure of daemon or worker is missing under them, the kind of memory and the worker's allocator included."""
+    said = host.run("journalctl", "--output=cat", "--unit=openkd.service", "--unit=openk-hsm@main.service")
+    assert "openkd ready" in said
+    for event in ("hardening.missing", "memory.kind", "memory.limit", "user.root"):
+        assert event not in said
+
+
 def test_a_client_works_with_a_key(host: Host) -> None:
     openk(host, "system", "ping")
     openk(host, "vault", "create", "shop")
