@@ -1,8 +1,14 @@
-"""What openkd does about signs that somebody is at work here: a process that traces it, a worker that sealed itself."""
+"""What openkd does about signs that somebody is at work here: a process that traces it, a worker that sealed itself.
+
+The kernel tells nobody that he is traced; it has to be asked, over and over (50 microseconds a look).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
+
+import trio
 
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable, Ledger
 from openk_daemon.config import Config
@@ -12,6 +18,9 @@ from openk_daemon.seal import Seal
 from openk_daemon.store.seam import StoreError, Write
 from openk_hsm.pending import settle
 from openk_memory.hardening import tracer
+
+PERIOD: Final = 0.1
+"""Seconds between two looks: who attaches and leaves in between is not seen."""
 
 
 class Traced(Exception):
@@ -24,7 +33,7 @@ async def record(ledger: Ledger, entry: str, *writes: Write) -> None:
 
 
 class Tampering:
-    """Looks once a second. Not for threads."""
+    """Looks ten times a second. Not for threads."""
 
     def __init__(self, seal: Seal, lanes: Lanes, ledger: Ledger, log: Log, config: Callable[[], Config]) -> None:
         """`config`: what is in force."""
@@ -35,6 +44,16 @@ class Tampering:
         self._config = config
         self._tracer = 0
 
+    async def run(self) -> None:
+        """Until cancelled. Raises Traced where the configuration says `exit`."""
+        while True:
+            await trio.sleep(PERIOD)
+            await self.look()
+
+    def bars(self) -> int:
+        """The process for whose sake openk stays sealed, 0 for none: it would see what is unsealed."""
+        return tracer() if self._config().hardening.on_tracer != "log" else 0
+
     async def look(self) -> None:
         """Raises Traced where the configuration says `exit`."""
         reaction = self._config().hardening.on_tracer
@@ -44,7 +63,7 @@ class Tampering:
             if found:
                 self._log.critical("tamper.traced", None, tracer=found, reaction=reaction)
                 if reaction == "log":
-                    await settle(record(self._ledger, f'{{"event":"tamper.traced","tracer":{found}}}'))
+                    await self._tell(f'{{"event":"tamper.traced","tracer":{found}}}')
                 else:
                     await self.seal_now("tamper.traced", f'"tracer":{found}', durable=reaction == "seal")
                 if reaction == "exit":
@@ -59,10 +78,14 @@ class Tampering:
         the next start is open."""
         self._seal.close()
         writes = (self._seal.record(closed=True),) if durable else ()
+        if await self._tell(f'{{"event":"{event}",{facts}}}', *writes) and durable:
+            self._seal.recorded()
+
+    async def _tell(self, entry: str, *writes: Write) -> bool:
+        """Whether it could be written: what is noticed must not bring down a daemon whose log stands still."""
         try:
-            await settle(record(self._ledger, f'{{"event":"{event}",{facts}}}', *writes))
+            await settle(record(self._ledger, entry, *writes))
         except (AuditUnavailable, AuditDamaged, StoreError) as error:
-            self._log.error("seal.unrecorded", error)
-        else:
-            if durable:
-                self._seal.recorded()
+            self._log.error("tamper.unrecorded", error)
+            return False
+        return True

@@ -28,8 +28,8 @@ from openk_memory.handoff import HandOff
 SUB_BATCH: Final = 1000
 _Request = tuple[int, int, int, int, int, int, int, int, int, int]
 _LONGEST: Final = 600.0
-_IDLE: Final = 1
-"""Seconds between two looks around while there is nothing to do."""
+_IDLE: Final = 100_000
+"""Microseconds between two looks around while there is nothing to do."""
 _MECHANISMS: Final[tuple[Mechanism, ...]] = tuple(
     Mechanism(number) if number in set(Mechanism) else Mechanism.NONE for number in range(256)
 )
@@ -95,7 +95,7 @@ class Service:
         whole = memoryview(buffer)
         pause = notify.watchdog_seconds()
         due = 0.0
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _IDLE, 0))
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, _IDLE))
         watch = self._watch
         while True:
             watch()

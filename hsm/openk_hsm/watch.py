@@ -1,4 +1,5 @@
-"""A worker's look at who traces it, once a second: a tracer reads the PIN and whatever the vendor's module holds.
+"""A worker's look at who traces it, ten times a second and before each login: a tracer reads the PIN and whatever the
+vendor's module holds.
 
 Only root can trace a process that is not dumpable, and root can hide; what this notices is a debugger left attached,
 an administrator's strace, or an intruder who does not care.
@@ -16,8 +17,8 @@ from openk_hsm.errors import HsmError
 from openk_hsm.seal import Seal
 from openk_memory.hardening import tracer
 
-PERIOD: Final = 1.0
-"""Seconds between two looks."""
+PERIOD: Final = 0.1
+"""Seconds between two looks, of 50 microseconds: who attaches and leaves in between is not seen."""
 
 
 class Reaction(StrEnum):
@@ -39,6 +40,13 @@ class Watch:
         self._find = find
         self._due = 0.0
         self._known = 0
+
+    def look_before_login(self) -> None:
+        """Whoever traces it now would see the PIN, whether he has been told of before or not. Raises what `look`
+        raises."""
+        self._known = 0
+        self._due = 0.0
+        self.look()
 
     def look(self) -> None:
         """Raises Sealed or Traced where that is the reaction; a tracer that stays is told of once."""

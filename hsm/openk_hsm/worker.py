@@ -38,7 +38,7 @@ from openk_hsm.seal import Seal
 from openk_hsm.seam import Backend, EarlyLoad, EarlyLogin
 from openk_hsm.service import Service, receive_hello
 from openk_hsm.uri import HsmUri, parse_uri
-from openk_hsm.watch import Reaction, Traced, Watch
+from openk_hsm.watch import PERIOD, Reaction, Traced, Watch
 from openk_memory.errors import LockedMemoryError
 from openk_memory.handoff import HandOff
 from openk_memory.hardening import HardeningRefused, Measure, harden_worker
@@ -51,7 +51,8 @@ _TELL_FOR: Final = 0.5  # seconds that a worker which cannot log in stays at lea
 _RENEW_AGAIN: Final = 10.0
 """Seconds that new sessions must have lasted: if the device forgets them sooner, a fresh module is the cure."""
 _HELLO_WITHIN: Final = 5.0
-_LOOK_WITHIN: Final = 1.0  # seconds between two looks around while nobody connects
+_SILENT: Final = 60.0  # seconds, where nobody waits for a sign of life
+_LOOK_WITHIN: Final = PERIOD  # seconds between two looks around while nobody connects
 _NO_CONFINEMENT: Final = frozenset({Measure.BOUNDING, Measure.LANDLOCK, Measure.SECCOMP, Measure.ENVIRONMENT})
 
 
@@ -87,11 +88,12 @@ class _Worker:
         self._renewed = -_RENEW_AGAIN
 
     def log_in(self) -> None:
-        """Raises HsmError."""
+        """Raises HsmError; what `Watch.look` raises."""
         if not isinstance(self.backend, EarlyLogin):
             if self.latch.is_set:
                 raise self.latch.error()
             return
+        self.watch.look_before_login()
         with self.latch.guarded(), self.pin.read() as pin:
             self.backend.log_in(lambda: pin)
 
@@ -103,6 +105,8 @@ class _Worker:
         try:
             self.backend.close()
             self.log_in()
+        except (Sealed, Traced):
+            raise
         except HsmError as error:
             journal.log("error", "no new sessions", code=error.code, device=error.device, text=str(error))
             return False
@@ -199,12 +203,13 @@ def _wait(
     """The next connection; None at `until` (monotonic), or once what holds us back is `gone`. Raises what `watch`
     raises."""
     pause = notify.watchdog_seconds()
+    due = 0.0
     while True:
-        notify.notify("WATCHDOG=1")
+        if time.monotonic() >= due:
+            notify.notify("WATCHDOG=1")
+            due = time.monotonic() + (pause or _SILENT) / 2
         watch.look()
         limits = [_LOOK_WITHIN]
-        if pause is not None:
-            limits.append(pause)
         if until is not None:
             limits.append(until - time.monotonic())
         if select.select([listener], [], [], max(0.0, min(limits)))[0]:
@@ -257,7 +262,7 @@ def _wait_sealed(listener: socket.socket, worker: _Worker) -> int:
                 journal.log("error", "cannot log in", code=error.code, device=error.device, text=str(error))
                 region.close()
                 _refuse(connection, error)
-                return RETRY
+                return MISCONFIGURED if isinstance(error, Traced) else RETRY
             journal.log("warning", "unsealed")
             ended = _serve_one(connection, region, worker)
         return _accept_for_ever(listener, worker) if ended is None else _end(listener, ended, worker)
@@ -362,6 +367,7 @@ def _open(connection: socket.socket, region: HandOff, worker: _Worker) -> None:
     if isinstance(backend, EarlyLogin):
         info = backend.open(region.view, region.address, lambda: memoryview(b""))
     else:
+        worker.watch.look_before_login()
         with worker.latch.guarded(), worker.pin.read() as pin:
             info = backend.open(region.view, region.address, lambda: pin)
     connection.send(frames.pack_body(frames.READY, frames.info_to_wire(info)))

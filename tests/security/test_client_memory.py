@@ -4,6 +4,7 @@ it, with the blocking and with the trio client. With plain `bytes` something is,
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,17 @@ trio.run(main)
 WIPED = {"form": "bytearray", "receive": "sock.recv_into(given)", "wipe": "given[:] = bytes(32)"}
 PLAIN = {"form": "bytes", "receive": "given = sock.recv(32)", "wipe": "del given"}
 
+PROMPT = """
+from openk_tools import material
+os.setsid()
+os.open(sys.argv[2], os.O_RDWR)  # its controlling terminal from now on
+sock.send(b"ready")
+value = material.ask("Value", again=True)
+assert len(value) == 32
+material.wipe(value)
+report(b"done")
+"""
+
 
 @pytest.fixture(scope="module")
 def daemon(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
@@ -84,3 +96,23 @@ def test_nothing_is_left_of_what_was_wiped(daemon: RunningDaemon, program: str) 
 
 def test_plain_bytes_stay(daemon: RunningDaemon) -> None:
     assert left(daemon, BLOCKING, PLAIN) != []
+
+
+def test_nothing_whole_is_left_of_what_was_typed_at_a_prompt() -> None:
+    """The command line's: twice the same, on a terminal, without echo. Pieces that vector registers carried may lie in
+    dead stack frames until the command ends (docs/threat-model.md, N9): the daemon scrubs those, the command line does
+    not."""
+    canary = secrets.token_hex(16).encode()
+    terminal, other = os.openpty()
+    with victim(PROMPT, os.ttyname(other)) as process:
+        assert process.sock.recv(10) == b"ready"
+        for _ in range(2):
+            while b": " not in os.read(terminal, 1000):
+                continue
+            os.write(terminal, canary + b"\n")
+        assert process.sock.recv(10) == b"done"
+        hits = [hit for hit in scan(process.pid, [canary]) if not hit.in_registers]
+        assert {(hit.form, hit.mapping) for hit in hits} <= {("piece", "[stack]")}
+        process.proceed()
+    os.close(terminal)
+    os.close(other)

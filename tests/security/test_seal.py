@@ -221,6 +221,19 @@ def test_a_tracer_of_the_daemon(template: Path, tmp_path: Path, reaction: str) -
             assert any(each.get("event") == "tamper.traced" for each in entries)
 
 
+def test_it_is_not_unsealed_before_the_eyes_of_a_tracer(template: Path, tmp_path: Path) -> None:
+    folder = copy_template(template, tmp_path / "dev")
+    with running_daemon(folder, options=("--on-tracer", "seal")) as daemon, daemon.client() as client:
+        furnish(client)
+        with traced(daemon.pids["openkd"]):
+            until(lambda: code_of(lambda: client.secret.get("v/one")) == "daemon.sealed", "it did not seal itself")
+            with pytest.raises(Error, match="traces openkd and would see every key: end it, then unseal") as caught:
+                client.system.unseal()
+            assert caught.value.code == "daemon.sealed"
+        until(lambda: code_of(client.system.unseal) == "", "it stays sealed")
+        assert client.secret.get("v/one").value == b"a secret"
+
+
 @pytest.mark.parametrize("reaction", ["log", "seal"])
 def test_a_tracer_of_the_worker(template: Path, tmp_path: Path, reaction: str) -> None:
     folder = copy_template(template, tmp_path / "dev")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support.secret_work import KEYS, Line
 __all__ = ["template"]
 
 CURVES = list(ORDER)
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("curve", CURVES)
@@ -58,6 +60,40 @@ def test_the_same_steps_whatever_the_scalar(curve: Algorithm) -> None:
     size = len(ORDER[curve])
     candidates = [bytes(size), bytes(size - 1) + b"\x01", ORDER[curve], b"\x01" * size, b"\xff" * size]
     assert len({steps(curve, candidate) for candidate in candidates}) == 1
+
+
+SECRETS = frozenset({
+    *("mac", "tag", "pin", "password", "secret", "cryptogram", "receipt"),
+    *("plaintext", "plain", "shared", "derived", "material"),
+})  # fmt: skip
+PUBLIC = {
+    ("parse.py", "tag"): "the type byte of MessagePack",
+    ("shapes.py", "tag"): "the type byte of MessagePack",
+    ("selftest.py", "mac"): "of a fixed message, under a key that is made for the test",
+    ("selftest.py", "plain"): "a fixed text",
+    ("sealing.py", "material"): "the header of an envelope",
+    ("audit_verify.py", "receipt"): "of the audit log, published",
+}  # fmt: skip
+"""What has such a name and may be compared with == all the same."""
+
+
+def test_what_has_the_name_of_a_secret_is_compared_in_constant_time() -> None:
+    """`==` stops at the first difference. So each comparison in our code of something that is called like a secret goes
+    through `compare_digest`, or is listed here with the reason why it tells nothing."""
+    found: set[tuple[str, str]] = set()
+    for root in ("client/openk", "memory/openk_memory", "hsm/openk_hsm", "daemon/openk_daemon", "tools/openk_tools"):
+        for path in (ROOT / root).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Compare) and any(isinstance(each, ast.Eq | ast.NotEq) for each in node.ops):
+                    found |= {(path.name, name) for name in names(node) & SECRETS}
+    assert found == set(PUBLIC)
+
+
+def names(node: ast.AST) -> set[str]:
+    """Of variables and attributes below it."""
+    inside = list(ast.walk(node))
+    variables = {each.id for each in inside if isinstance(each, ast.Name)}
+    return {name.strip("_") for name in variables | {each.attr for each in inside if isinstance(each, ast.Attribute)}}
 
 
 @pytest.fixture(scope="module")

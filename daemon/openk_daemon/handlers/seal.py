@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from openk_daemon.call import After, Answer, Call, Handler, Outcome
@@ -14,8 +14,10 @@ _REASON_MOST: Final = 256
 
 
 class SealHandlers:
-    def __init__(self, seal: Seal) -> None:
+    def __init__(self, seal: Seal, bars: Callable[[], int]) -> None:
+        """`bars`: the process id of a tracer for whose sake openk stays sealed, or 0."""
         self._seal = seal
+        self._bars = bars
 
     def handlers(self) -> Mapping[str, Handler]:
         return {"system.seal": refusing(self.seal), "system.unseal": refusing(self.unseal)}
@@ -37,6 +39,9 @@ class SealHandlers:
         seal = self._seal
         if not seal.closed and not seal.lanes.sealed:
             return Outcome(({"sealed": False, "hsms": []},))
+        if tracer := self._bars():
+            text = f"process {tracer} traces openkd and would see every key: end it, then unseal"
+            raise Refusal("daemon.sealed", text)
         hsms = await seal.lanes.unseal()
         if not seal.closed:  # only another HSM was
             admit = (After(seal.lanes.admit),)

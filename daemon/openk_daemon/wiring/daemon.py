@@ -142,7 +142,7 @@ class Daemon:
             **SecretHandlers(self.hierarchy, self.pool).handlers(),
             **RandomHandlers(self.lanes.hsms.default, self.pool).handlers(),
             **HsmHandlers(self.lanes.devices, self.keyring, self._failed_check).handlers(),
-            **SealHandlers(self.seal).handlers(),
+            **SealHandlers(self.seal, self.tampering.bars).handlers(),
             **PolicyHandlers(self.engine, self.keys.describe_resource).handlers(),
             **AuditHandlers(self.ledger, audit_key_of(self.token), self.config.audit.origin).handlers(),
         }
@@ -189,7 +189,6 @@ class Daemon:
             self.keyring.sweep()
             self.settings.rates.sweep()
             self.log.tell_suppressed()
-            await self.tampering.look()
             if not self._recovered and not self.seal.closed:
                 await self.recover()
             if self.hierarchy.unfinished and not self._clearing and not self.seal.closed:

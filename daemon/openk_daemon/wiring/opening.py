@@ -109,6 +109,7 @@ async def _recovered(
             if not sealed:
                 await daemon.recover()
             nursery.start_soon(daemon.age)
+            nursery.start_soon(daemon.tampering.run)
             nursery.start_soon(daemon.notices.run)
             nursery.start_soon(daemon.server.run)
             nursery.start_soon(daemon.watching.run)

@@ -75,6 +75,17 @@ def test_it_looks_once_a_period_and_tells_once(
 
 
 @pytest.mark.usefixtures("clock")
+def test_before_a_login_it_looks_at_once_and_knows_nobody(tmp_path: Path) -> None:
+    """A tracer that stays is no reason to log in before its eyes."""
+    seal = Seal(tmp_path, "u")
+    watching = Watch(Reaction.SEAL, seal, Tracers(17, 17, 0))
+    for _ in range(2):
+        with pytest.raises(Sealed):
+            watching.look_before_login()
+    watching.look_before_login()
+
+
+@pytest.mark.usefixtures("clock")
 def test_reactions(tmp_path: Path) -> None:
     seal = Seal(tmp_path, "u")
     with pytest.raises(Traced):
