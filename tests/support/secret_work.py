@@ -225,7 +225,8 @@ def refused_inputs(line: Line, canaries: Canaries) -> None:
 
 
 OF_ITSELF: Final = (
-    "hello", "ping", "methods", "health", "info", "metrics", "history", "alerts", "config", "config_changes", "log_level",
+    "hello", "ping", "methods", "health", "info", "metrics", "history", "alerts", "events", "config", "config_changes",
+    "log_level",
 )  # fmt: skip
 """Methods of `system` that answer from what the daemon knows of itself."""
 
