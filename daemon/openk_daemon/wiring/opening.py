@@ -20,12 +20,13 @@ from openk_daemon.hsms import audit_key_of
 from openk_daemon.lanes import Lanes
 from openk_daemon.observe.log import Category
 from openk_daemon.seal import Kept, read_kept, token_record
+from openk_daemon.store.seam import StoreError
 from openk_daemon.store.sqlite import SqliteStore
 from openk_daemon.tampering import record
 from openk_daemon.wiring.daemon import TICK, Daemon
 from openk_daemon.wiring.ground import Ground
 from openk_hsm.audit_key import signing
-from openk_hsm.errors import Sealed
+from openk_hsm.errors import HsmError, Sealed
 from openk_hsm.pending import Pending, settle
 from openk_hsm.reactor import Reactor
 from openk_hsm.seam import Lane, TokenInfo
@@ -124,7 +125,10 @@ async def _recovered(
     finally:
         with trio.CancelScope(shield=True), trio.move_on_after(ground.config.limits.drain_seconds + TICK):
             await ledger.stop()  # first: counts that are not made exact are only larger than they must be
-            await settle(daemon.keyring.close())
+            try:
+                await settle(daemon.keyring.close())
+            except (HsmError, StoreError) as error:
+                ground.log.warning("keys.uncounted", error)
             daemon.hierarchy.close()
 
 

@@ -137,6 +137,18 @@ async def pull_out(device: Device, after: float) -> None:
     device.pull_out()
 
 
+async def test_a_stop_while_the_device_is_gone_is_a_clean_one(device: Device, tmp_path: Path) -> None:
+    """Counts of uses cannot be made exact then, and stay larger than they must be: status 78 would be for a mistake in the
+    configuration, and keep the service manager from starting it again."""
+    site = site_of(device, tmp_path / "site", "breaker_seconds = 1.0")
+    async with site.running() as wire:
+        await furnish(site.socket, Book())
+        await answered(wire, "key.encrypt", key="load/first", input=b"x")
+        device.pull_out()
+        await until_state(wire, "main", "down")
+    assert "keys.uncounted" in site.log
+
+
 @asynccontextmanager
 async def pulled_out(device: Device, after: float) -> AsyncIterator[list[float]]:
     """`after` seconds into the block, for 2 seconds; gives the time of it. The block ends when the device is back."""
