@@ -114,3 +114,14 @@ class Outcome:
 
 Handler = Callable[[Call], Coroutine[Pending[object], None, Outcome]]
 """A coroutine function that awaits nothing but Pending values; raises Refusal where no item can be served."""
+
+
+def release(answer: Answer) -> None:
+    """Give back the locked memory of an answer that will not be sent, or has been copied."""
+    for value in answer.values():
+        if isinstance(value, Sealed):
+            value.lease.release()
+        elif isinstance(value, Mapping):
+            for part in value.values():
+                if isinstance(part, Sealed):
+                    part.lease.release()

@@ -22,13 +22,13 @@ from time import monotonic
 from typing import Final, Protocol
 
 from openk.wire.reader import Limits, ProtocolError, Reader, Request, read_msgid
-from openk_daemon.call import Arguments
+from openk_daemon.call import Arguments, release
 from openk_daemon.identity.caller import Peer
 from openk_daemon.intake import Intake, foreign_fragment
 from openk_daemon.observe.log import Log
 from openk_daemon.observe.metrics import Metrics
 from openk_daemon.outgoing import Outgoing
-from openk_daemon.pipeline import Pipeline, Results, release
+from openk_daemon.pipeline import Pipeline, Results
 from openk_daemon.refusal import Refusal
 from openk_daemon.reply import Form, encode, encode_error
 from openk_hsm.pending import drive

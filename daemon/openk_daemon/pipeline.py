@@ -7,18 +7,17 @@ Whatever goes wrong becomes one Refusal, here and nowhere else, and that too is 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
-from typing import cast
 
 from openk.wire.codes import CODES
+from openk_daemon.account import Marks, facts_of, record, record_refusal
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable, EntryTooLarge, Ledger, UnknownEntry
-from openk_daemon.call import Answer, Arguments, Call, Outcome, Sealed
+from openk_daemon.call import Answer, Arguments, Call, Outcome, release
 from openk_daemon.hierarchy.refusals import refuse
 from openk_daemon.identity.caller import Peer
 from openk_daemon.intake import Prepared
-from openk_daemon.observe.log import Log
+from openk_daemon.observe.log import Category, Log
 from openk_daemon.observe.metrics import SAMPLED
 from openk_daemon.policy.decision import Policy, Resource
 from openk_daemon.rates import admit
@@ -32,6 +31,8 @@ Describe = Callable[[str], Coroutine[Pending[object], None, tuple[tuple[str, str
 
 _OURS = frozenset({"hsm", "store", "audit", "internal", "daemon"})
 """Refusals that tell an operator something: what lies behind them goes to the log."""
+_CRYPTOGRAPHIC = ("key.", "random.")
+"""Methods whose debug lines are of the category crypto."""
 _ADMITTING = (AuditUnavailable, AuditDamaged)
 
 
@@ -48,6 +49,7 @@ class Pipeline:
         self._ledger = ledger
         self._describe = describe
         self._log = log
+        self._crypto = log.child(Category.CRYPTO)
         self.slow_seconds = 0.0
         """What takes longer is told of; 0.0: nothing is."""
         self.staged: Callable[[float, float, float, float, float], None] = _nobody
@@ -74,69 +76,67 @@ class Pipeline:
             decided = monotonic()
             outcome = await prepared.handler(Call(prepared.method, arguments, items, batch, resource, peer, request))
         except Refusal as refusal:
-            handled, sent = monotonic(), SETTLING.sent
+            marks = Marks(began, decided, SETTLING.sent, monotonic())
             answer = await self.refuse(prepared.fragment, refusal, request)
-            self._time(prepared, request, (began, decided, sent, handled), refusal.code.name)
+            self._account(prepared, request, marks, refusal.code.name)
             return answer
         except Exception as error:  # noqa: BLE001 - a mistake of ours: the client hears "internal", the log everything
-            self._log.error("request.failed", error, **told(prepared.fragment, request))
+            self._log.error("request.failed", error, **facts_of(prepared.fragment, request))
             return await self.refuse(prepared.fragment, Refusal("internal"), request)
         handled, sent = monotonic(), SETTLING.sent
         for result in outcome.results:
             if isinstance(result, Refusal):
                 self._note(result, prepared.fragment, request)
         try:
-            await self._ledger.commit(_tell(prepared.fragment, request, outcome, batch), outcome.writes)
+            await self._ledger.commit(record(prepared.fragment, request, outcome, batch), outcome.writes)
         except Exception as error:  # noqa: BLE001 - judged in _uncommitted
             return await self._uncommitted(prepared.fragment, outcome, error, request)
         for step in outcome.after:
             try:
                 step.apply()
             except Exception as error:  # noqa: BLE001 - it is durable: the client must hear so, and the other steps be taken
-                self._log.error("request.unapplied", error, **told(prepared.fragment, request))
+                self._log.error("request.unapplied", error, **facts_of(prepared.fragment, request))
         self._turn += 1
         if not self._turn % SAMPLED and began:
             self.staged(began, decided, sent, handled, monotonic())
-        if self.slow_seconds and monotonic() - began > self.slow_seconds:
-            self._time(prepared, request, (began, decided, sent, handled), "ok")
+        slow = self.slow_seconds and monotonic() - began > self.slow_seconds
+        if slow or self._log.debugging or self._crypto.debugging:
+            self._account(prepared, request, Marks(began, decided, sent, handled), "ok")
         return outcome.results
 
     async def refuse(self, fragment: str, refusal: Refusal, request: str) -> Refusal:
         """Record a refusal. Where even that cannot be recorded, the refusal is audit.unavailable."""
         self._note(refusal, fragment, request)
         try:
-            await self._ledger.commit(f'{{"request":"{request}",{fragment},"outcome":"{refusal.code.name}"}}')
+            await self._ledger.commit(record_refusal(fragment, request, refusal.code.name))
         except Exception as error:  # noqa: BLE001 - whatever stops the log stops the daemon from admitting
             if refusal.code.name != "audit.unavailable":
-                self._log.error("audit.unavailable", error, **told(fragment, request))
+                self._log.error("audit.unavailable", error, **facts_of(fragment, request))
             return Refusal("audit.unavailable", retry_after=1.0)
         if self._log.debugging:
-            self._log.debug("request.refused", code=refusal.code.name, **told(fragment, request))
+            self._log.debug("request.refused", code=refusal.code.name, **facts_of(fragment, request))
         return refusal
 
     def _note(self, refusal: Refusal, fragment: str, request: str) -> None:
         """Log what lies behind a refusal, once, and let it go: its frames hold views of the request."""
         if refusal.__cause__ is not None and refusal.code.name.partition(".")[0] in _OURS:
-            self._log.warning("request.refused", refusal, code=refusal.code.name, **told(fragment, request))
+            self._log.warning("request.refused", refusal, code=refusal.code.name, **facts_of(fragment, request))
         refusal.__cause__ = refusal.__context__ = refusal.__traceback__ = None
 
-    def _time(self, prepared: Prepared, request: str, marks: tuple[float, float, float, float], code: str) -> None:
-        """Tell of a request that was slow, and where its time went: `marks` are when it began, was decided, went to
-        the HSM (0.0: it was not the HSM that settled it), was handled; now its record is durable. `work` is the
-        handler's own time where no HSM was waited for: reading the store, computing."""
-        began, decided, sent, handled = marks
-        now = monotonic()
-        if not self.slow_seconds or not began or now - began <= self.slow_seconds:
+    def _account(self, prepared: Prepared, request: str, marks: Marks, code: str) -> None:
+        """Tell of a request that has ended, and where its time went: of a slow one always, of the others at debug."""
+        ended = monotonic()
+        seconds = ended - marks.began
+        slow = bool(self.slow_seconds and marks.began) and seconds > self.slow_seconds
+        log = self._crypto if prepared.method.name.startswith(_CRYPTOGRAPHIC) else self._log
+        if not slow and (code != "ok" or not log.debugging):  # `refuse` has told of a refusal
             return
-        stages: dict[str, float] = {"policy": (decided or handled) - began}
-        if decided and decided <= sent:
-            stages |= {"queue": sent - decided, "hsm": handled - sent}
-        elif decided:
-            stages["work"] = handled - decided
-        stages["audit"] = now - handled
-        shown = {f"{stage}_ms": round(1000 * seconds, 3) for stage, seconds in stages.items()}
-        facts = {"code": code, "seconds": round(now - began, 6), **shown}
-        self._log.warning("request.slow", None, **told(prepared.fragment, request), **facts)
+        facts = {"code": code, "seconds": round(seconds, 6), **marks.stages(ended)}
+        facts |= facts_of(prepared.fragment, request)
+        if slow:
+            self._log.warning("request.slow", None, **facts)
+        else:
+            log.debug("request.done", **facts)
 
     def _decide(self, prepared: Prepared, resource: Resource, peer: Peer) -> None:
         """Raises Refusal policy.denied, unless a policy allows and none errs (invariant 4)."""
@@ -160,7 +160,7 @@ class Pipeline:
                 try:
                     step.forget()
                 except Exception as mistake:  # noqa: BLE001 - the rest has to be taken back all the same
-                    self._log.error("request.unforgotten", mistake, **told(fragment, request))
+                    self._log.error("request.unforgotten", mistake, **facts_of(fragment, request))
         for result in outcome.results:
             if not isinstance(result, Refusal):
                 release(result)
@@ -170,54 +170,5 @@ class Pipeline:
             refusal = Refusal(error.code, retry_after=1.0 if CODES[error.code].retry else None)
         else:
             refusal = Refusal("internal")
-        self._log.error("request.uncommitted", error, **told(fragment, request))
+        self._log.error("request.uncommitted", error, **facts_of(fragment, request))
         return refusal if isinstance(error, _ADMITTING) else await self.refuse(fragment, refusal, request)
-
-
-def told(fragment: str, request: str) -> dict[str, object]:
-    """What every line about a request says of it: the id that the client and the audit log have, too, and what the
-    record's beginning says: method, caller, vault, key. Parsed, and only where there is something to tell."""
-    facts: dict[str, object] = {"request": request}
-    try:
-        parts: object = json.loads(f"{{{fragment}}}")
-    except ValueError:
-        return facts
-    if isinstance(parts, dict):
-        facts |= {name: part for name, part in cast("dict[str, object]", parts).items() if part is not None}
-        name = next((facts[kind] for kind in ("key", "secret") if kind in facts), None)
-        if isinstance(name, str):
-            facts["vault"] = name.partition("/")[0]
-    return facts
-
-
-def _tell(fragment: str, request: str, outcome: Outcome, batch: bool) -> str:  # noqa: FBT001
-    """The audit record: JSON, put together from parts that are JSON already. Values are never in it."""
-    results = outcome.results
-    if not batch:
-        first = results[0]
-        parts = f'"outcome":"{first.code.name if isinstance(first, Refusal) else "ok"}"'
-    elif any(isinstance(result, Refusal) for result in results):
-        codes = ",".join(f'"{result.code.name}"' if isinstance(result, Refusal) else '"ok"' for result in results)
-        parts = f'"outcome":"partial","items":[{codes}]'
-    else:
-        parts = f'"outcome":"ok","items":{len(results)}'
-    for name, fact in outcome.facts:
-        parts += f',"{name}":{fact:d}' if isinstance(fact, int) else f',"{name}":"{_escape(fact)}"'
-    return f'{{"request":"{request}",{fragment},{parts}}}'
-
-
-def _escape(text: str) -> str:
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
-        return text
-    return json.dumps(text)[1:-1]
-
-
-def release(answer: Answer) -> None:
-    """Give back the locked memory of an answer that will not be sent, or has been copied."""
-    for value in answer.values():
-        if isinstance(value, Sealed):
-            value.lease.release()
-        elif isinstance(value, Mapping):
-            for part in value.values():
-                if isinstance(part, Sealed):
-                    part.lease.release()

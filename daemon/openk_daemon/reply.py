@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Final, Literal, cast
 
 from openk.wire.writer import Writable, describe_error, lay_out_response, pack_response, total, write
-from openk_daemon.call import Answer, Sealed
+from openk_daemon.call import Answer, Sealed, release
 from openk_daemon.hierarchy.refusals import refuse
-from openk_daemon.pipeline import Results, release
+from openk_daemon.pipeline import Results
 from openk_daemon.refusal import Refusal
 from openk_memory.errors import Exhausted
 from openk_memory.lease import Lease

@@ -157,11 +157,18 @@ def test_levels_change_at_run_time_and_a_reload_sets_them_back(dev_folder: Path)
         assert "key=no/key" in line
         assert "vault=no" in line
         assert "uid=" in line
+        assert client.system.log_level("crypto", "debug") == {"crypto": "debug"}
+        client.vault.create("seen")
+        client.key.create("seen/key", "aes-256-gcm")
+        daemon.wait_for("method=key.create")
+        done = next(line for line in daemon.log.splitlines() if "method=key.create" in line)
+        assert all(part in done for part in ("request.done", "crypto", "key=seen/key", "hsm_ms=", "audit_ms="))
         told = [json.loads(entry.entry) for entry in client.audit.tail(first=max(0, client.audit.head().size - 8))]
         change = next(entry for entry in told if entry.get("method") == "system.log_level")
         assert (change["category"], change["level"]) == ("requests", "debug")
         reload(daemon, client)
         assert client.system.log_level("requests") == {"requests": "info"}
+        assert client.system.log_level("crypto") == {"crypto": "info"}
 
 
 def test_a_slow_request_is_told_of_with_its_stages(dev_folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable, EntryTooLarge
 from openk_daemon.call import After, Call, Handler, Outcome, Sealed
 from openk_daemon.hierarchy.refusals import refuse
+from openk_daemon.observe.log import Category, Level
 from openk_daemon.pipeline import Pipeline
 from openk_daemon.policy.decision import Decision
 from openk_daemon.refusal import Refusal
@@ -30,7 +31,7 @@ class Bench:
         self.ledger = HeldLedger()
         self.policy = FreePolicy()
         self.logged = logged
-        self.pipeline: Pipeline = plain_pipeline(self.ledger, self.policy, logged.log)
+        self.pipeline: Pipeline = plain_pipeline(self.ledger, self.policy, logged.log.child(Category.REQUESTS))
         self.pool: Pool = take_pool(1 << 20)
         self.calls = 0
         self.applied: list[str] = []
@@ -236,3 +237,22 @@ def test_a_handler_may_wait_for_what_is_not_there_yet(bench: Bench) -> None:
     assert bench.ledger.entries == []
     waited.resolve("there")
     assert request.results == ({"public": "there"},)
+
+
+@pytest.mark.parametrize(("method", "category"), [("key.encrypt", "crypto"), ("secret.get", "requests")])
+def test_at_debug_each_request_is_told_of_once_with_its_stages(bench: Bench, method: str, category: str) -> None:
+    async def handle(_call: Call) -> Outcome:
+        return Outcome(({},))
+
+    made = prepared(method, handle)
+    levels = bench.logged.log
+    levels.set_levels(dict.fromkeys(Category, Level.INFO))
+    assert answer(bench.pipeline, made).results == ({},)
+    bench.logged.none("request.done")
+    levels.set_levels({Category(category): Level.DEBUG})
+    assert answer(bench.pipeline, made).results == ({},)
+    line = bench.logged.one("request.done", category=category, code="ok", method=method, request="r-1")
+    assert {"policy_ms", "audit_ms", "seconds"} <= line.keys()
+    bench.policy.decisions[method] = Decision(False, ())
+    assert answer(bench.pipeline, made).refusal.code.name == "policy.denied"
+    bench.logged.one("request.done")  # a refusal has a line of its own
