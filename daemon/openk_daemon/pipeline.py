@@ -21,7 +21,7 @@ from openk_daemon.observe.log import Category, Log
 from openk_daemon.observe.metrics import SAMPLED
 from openk_daemon.policy.decision import Policy, Resource
 from openk_daemon.rates import admit
-from openk_daemon.refusal import Refusal
+from openk_daemon.refusal import Refusal, let_go
 from openk_daemon.store.seam import StoreError
 from openk_hsm.pending import Pending
 from openk_hsm.stages import SETTLING
@@ -82,6 +82,7 @@ class Pipeline:
             return answer
         except Exception as error:  # noqa: BLE001 - a mistake of ours: the client hears "internal", the log everything
             self._log.error("request.failed", error, **facts_of(prepared.fragment, request))
+            let_go(error)
             return await self.refuse(prepared.fragment, Refusal("internal"), request)
         handled, sent = monotonic(), SETTLING.sent
         for result in outcome.results:
@@ -121,7 +122,8 @@ class Pipeline:
         """Log what lies behind a refusal, once, and let it go: its frames hold views of the request."""
         if refusal.__cause__ is not None and refusal.code.name.partition(".")[0] in _OURS:
             self._log.warning("request.refused", refusal, code=refusal.code.name, **facts_of(fragment, request))
-        refusal.__cause__ = refusal.__context__ = refusal.__traceback__ = None
+        let_go(refusal)
+        refusal.__cause__ = refusal.__context__ = None
 
     def _account(self, prepared: Prepared, request: str, marks: Marks, code: str) -> None:
         """Tell of a request that has ended, and where its time went: of a slow one always, of the others at debug."""
@@ -171,4 +173,5 @@ class Pipeline:
         else:
             refusal = Refusal("internal")
         self._log.error("request.uncommitted", error, **facts_of(fragment, request))
+        let_go(error)
         return refusal if isinstance(error, _ADMITTING) else await self.refuse(fragment, refusal, request)

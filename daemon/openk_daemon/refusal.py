@@ -29,3 +29,17 @@ class Refusal(Exception):
         self.retry_after = retry_after  # seconds
         self.details: Mapping[str, Detail] = details or {}
         super().__init__(f"{code}: {self.message}")
+
+
+def let_go(error: BaseException) -> None:
+    """Forget the way that `error`, and what lies behind it, came: its frames hold views of the request, and whoever
+    keeps the error (the Pending that it settled) is in them. Such a cycle would keep locked memory until a collector
+    comes, which is seldom."""
+    ahead: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while ahead:
+        found = ahead.pop()
+        if found is not None and id(found) not in seen:
+            seen.add(id(found))
+            found.__traceback__ = None
+            ahead += (found.__cause__, found.__context__)

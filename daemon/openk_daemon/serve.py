@@ -248,6 +248,7 @@ class Server:
     async def _sweep_for_ever(self) -> None:
         while True:
             await trio.sleep(SWEEP)
+            self._pool.offer()
             now = monotonic()
             if self._resting and not self._draining:
                 self._resting = False

@@ -17,6 +17,7 @@ The rules:
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import weakref
@@ -61,8 +62,8 @@ class Counters:
 class Pool:
     """Locked memory for requests, bounded, wiped, accounted per owner. One thread uses it."""
 
-    __slots__ = ("__weakref__", "_by_units", "_forked", "_ledger", "_owner_limit", "_refusals", "_reservation",
-                 "_runs", "_shared_limit", "_shelves", "_spans", "_stuck_at", "_waits")  # fmt: skip
+    __slots__ = ("__weakref__", "_by_units", "_forked", "_kept", "_ledger", "_owner_limit", "_refusals",
+                 "_reservation", "_runs", "_shared_limit", "_shelves", "_spans", "_stuck_at", "_waits")  # fmt: skip
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Pool:
         # (size + 255) >> 8 finds the shelf of a size in one step.
         self._by_units = [next(s for s in self._shelves if s.size >= units << 8) for units in range((LARGEST >> 8) + 1)]
         self._refusals = self._waits = 0
+        self._kept = 0  # slots in quarantine that a collection left there
         self._stuck_at = capacity + 1
         self._forked = False
         if warm_bytes:
@@ -134,6 +136,11 @@ class Pool:
         callers."""
         self._waits += 1
         self._ledger.waiters.add(owner, waiter)
+
+    def offer(self) -> None:
+        """Ask those who wait without a release. Call it now and then: room also comes where a view dies late."""
+        if self._ledger.waiters:
+            self._ledger.wake()
 
     def counters(self) -> Counters:
         ledger = self._ledger
@@ -227,7 +234,7 @@ class Pool:
         """The first page of a zeroed, committed span, or None."""
         self._give_back_runs()
         first = self._spans.take(pages)
-        if first is None and self._reclaim():
+        if first is None and (self._reclaim() or self._collect()):
             first = self._spans.take(pages)
         if first is None:
             return None
@@ -266,6 +273,23 @@ class Pool:
         waiting = any(shelf.quarantine for shelf in self._shelves)  # their views may die without a byte coming back
         self._stuck_at = self.capacity + 1 if gained or waiting else self._ledger.in_use
         return gained
+
+    def _collect(self) -> bool:
+        """Have Python look for cycles, where slots are in quarantine because their views may be in some: nobody would
+        look for as long as little is allocated. Not again for those that the last look left there."""
+        held = self._quarantined()
+        if held > self._kept:
+            gc.collect()
+            self._give_back_runs()
+            self._reclaim()
+            held, before = self._quarantined(), held
+            self._kept = held
+            return held < before
+        self._kept = held
+        return False
+
+    def _quarantined(self) -> int:
+        return sum(len(shelf.quarantine) for shelf in (*self._shelves, self._runs))
 
     def _erase(self, slab: Slab) -> None:
         """Zero it, canaries included, and give its pages back."""

@@ -15,7 +15,9 @@ import trio
 import trio.lowlevel
 
 from openk_daemon.call import Call, Outcome, Sealed
-from openk_hsm.pending import Pending
+from openk_daemon.hierarchy.refusals import refusing
+from openk_hsm.errors import HsmError
+from openk_hsm.pending import Pending, failed
 from openk_memory.errors import Exhausted
 from openk_memory.lease import Lease
 from openk_memory.pool import Pool
@@ -117,6 +119,31 @@ async def test_requests_leave_nothing_for_the_collector(core: Core) -> None:
     finally:
         gc.enable()
         core.ledger.hold = False
+
+
+@pytest.mark.parametrize("kind", [HsmError, KeyError])  # what is expected, and a mistake of ours
+async def test_what_fails_keeps_no_locked_memory(core: Core, kind: type[Exception]) -> None:
+    """The way of an error holds views of the request, and the Pending that it settled holds the error: with the HSM
+    down, 300 refusals took all locked memory, and nobody was answered any more."""
+
+    async def fail(call: Call) -> Outcome:
+        view = call.arguments.view("echo")  # in the way that the error comes
+        pending: Pending[Outcome] = failed(kind(f"after {len(view)} bytes"))
+        return await pending
+
+    core.handlers["system.ping"] = refusing(fail)
+    client = core.client()
+    gc.collect()
+    gc.disable()
+    try:
+        kept: list[int] = []
+        for number in range(20):
+            _, error, _ = await client.call("system.ping", number, echo=b"x" * 64)
+            assert error is not None
+            kept.append(core.pool.counters().quarantined)
+        assert max(kept) == kept[0], "the one before is swept when the next comes"
+    finally:
+        gc.enable()
 
 
 async def test_answers_leave_as_they_are_ready(core: Core) -> None:

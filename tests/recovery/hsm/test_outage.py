@@ -20,6 +20,8 @@ from pathlib import Path
 
 import trio
 
+from openk_daemon.connection import CHUNK
+from openk_memory.pool import DEFAULT_CAPACITY
 from tests.recovery.hsm.outages import OUTAGES, SECONDS, endure
 from tests.support.load import Book, Refused, check, furnish
 from tests.support.outage import Device
@@ -90,6 +92,21 @@ def p99(took: list[float]) -> float:
 def spread(took: list[float]) -> str:
     ms = [round(1000 * seconds, 1) for seconds in (statistics.median(took), p99(took), max(took))]
     return f"{len(took)} requests within {ms[0]} ms (median), {ms[1]} ms (p99), {ms[2]} ms (longest)"
+
+
+async def test_refusals_use_nothing_up(device: Device, tmp_path: Path) -> None:
+    """More refusals in a row than the daemon's locked memory has room for requests: each is as good as the first."""
+    site = site_of(device, tmp_path / "site", "breaker_seconds = 1.0")
+    async with site.running() as wire:
+        await furnish(site.socket, Book())
+        device.pull_out()
+        await until_state(wire, "main", "down")
+        for _ in range(DEFAULT_CAPACITY // CHUNK + 100):
+            answer, _ = await refused(wire, "key.sign", key="load/second", input=b"x" * 64)
+            assert answer.code in {"hsm.unavailable", "hsm.token_missing"}
+        await answered(wire, "vault.describe", vault="load")
+        device.plug_in()
+        await until_state(wire, "main", "up")
 
 
 async def test_a_token_object_is_made_all_the_same(device: Device, tmp_path: Path) -> None:

@@ -104,6 +104,33 @@ def test_a_slot_held_by_c_code_is_not_given_out(pool: Pool, hold: Callable[[memo
     pool.retire()
 
 
+@pytest.mark.parametrize("size", [16384, 200_000])
+def test_views_in_cycles_do_not_keep_the_pool_for_ever(pool: Pool, size: int) -> None:
+    """Where little is allocated, nobody looks for cycles on his own."""
+    gc.disable()
+    try:
+        for _ in range(2 * pool.capacity // size):
+            lease = pool.lease(size)
+            cycle: list[object] = [lease.view[1:]]
+            cycle.append(cycle)
+            lease.release()
+        assert pool.counters().refusals == 0
+    finally:
+        gc.enable()
+        del cycle
+        gc.collect()
+
+
+def test_who_waits_is_asked_without_a_release(pool: Pool) -> None:
+    """Whose view dies late makes room, but releases nothing."""
+    asked: list[bool] = []
+    pool.when_room(lambda: asked.append(True) or True)
+    assert not asked
+    pool.offer()
+    pool.offer()
+    assert asked == [True]
+
+
 def test_slices_after_release_of_a_run_read_zeros(pool: Pool) -> None:
     lease = pool.lease(200_000)
     lease.view[:] = b"\xaa" * 200_000
