@@ -170,7 +170,8 @@ def test_requests_under_way_are_refused_and_clients_hear_it(template: Path, tmp_
             futures += [many.key.mac("v/wrapped", b"m%d" % number) for number in range(30)]
         assert closing.result().sealed
         codes = {code_of(future.result) for future in futures}
-        assert codes == {"", "daemon.sealed"}
+        assert "daemon.sealed" in codes
+        assert codes <= {"", "daemon.sealed"}, "those that were done before are answered"
         client.system.unseal()
 
 

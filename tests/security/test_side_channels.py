@@ -69,6 +69,7 @@ SECRETS = frozenset({
 PUBLIC = {
     ("parse.py", "tag"): "the type byte of MessagePack",
     ("shapes.py", "tag"): "the type byte of MessagePack",
+    ("audit_verify.py", "tag"): "the type byte of DER",
     ("selftest.py", "mac"): "of a fixed message, under a key that is made for the test",
     ("selftest.py", "plain"): "a fixed text",
     ("sealing.py", "material"): "the header of an envelope",
