@@ -132,7 +132,7 @@ def _component(one: Locked, *, used: bool) -> Component:
         type=ComponentType.LIBRARY,
         name=one.name,
         version=one.version,
-        description=(found.metadata["Summary"] or "").strip() or None,
+        description="".join(found.metadata.get_all("Summary", ())).strip() or None,
         licenses=[LicenseExpression(license_of(one.name, found))],
         purl=purl,
         bom_ref=BomRef(str(purl)),
