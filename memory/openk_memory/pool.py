@@ -282,11 +282,8 @@ class Pool:
             gc.collect()
             self._give_back_runs()
             self._reclaim()
-            held, before = self._quarantined(), held
-            self._kept = held
-            return held < before
-        self._kept = held
-        return False
+        self._kept = self._quarantined()
+        return self._kept < held
 
     def _quarantined(self) -> int:
         return sum(len(shelf.quarantine) for shelf in (*self._shelves, self._runs))
