@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from openk.conversation import Conversation
-from openk.errors import Error
+from openk.errors import Error, Unintelligible
 from openk.operation import Operation
 from openk.wire.arguments import check
 from openk.wire.checked import InvalidArguments
@@ -160,7 +160,7 @@ def run_arguments(data: bytes) -> None:
 
 def run_conversation(data: bytes) -> None:
     """A client hears nonsense: an answer, an error of the SDK, or nothing; in pieces the same."""
-    heard: list[str] = []
+    heard: list[list[str]] = []
     for size in (len(data) or 1, 7):
         conversation = Conversation()
         for method in METHODS:
@@ -177,8 +177,9 @@ def run_conversation(data: bytes) -> None:
                     answers += map(repr, conversation.received(taken))
         except Error as error:
             answers = [type(error).__name__]  # what came before it in the same piece is lost with the connection
-        heard.append(repr(answers))
-    assert heard[0] == heard[1]
+        heard.append(answers)
+    # In pieces a message that is lost, and must be longer anyway, is refused when that much of it has come (`run_reader`).
+    assert heard[0] == heard[1] or heard[0] == [Unintelligible.__name__]
 
 
 def _keep(result: object) -> object:
