@@ -59,7 +59,7 @@ PRELOAD: Final = [
     *("openk_daemon.wiring", "openk_hsm.software", "openk_hsm.inline", "openk_daemon.store.memory"),
 ]
 PROSE: Final = [
-    r'\w+\(f?"[^"]* [^"]* [^"]*"\)',  # an error with one sentence and nothing else: its type is what counts
+    r'\w+\(f?"[^"]* [^"]*"\)',  # an error with one sentence and nothing else: its type is what counts
     r"\b_log\.\w+\(",
     r"\b(help|description)=",
     r"\bcast\(",
