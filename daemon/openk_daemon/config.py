@@ -7,6 +7,7 @@ looks at the environment by itself: it is handed in.
 
 from __future__ import annotations
 
+from openk_daemon.config_aging import Retention, Rotation
 from openk_daemon.config_development import development, read_development
 from openk_daemon.config_file import Loaded, load, methods_of, read
 from openk_daemon.config_running import Crypto, Levels, Log, Rate, Tuning
@@ -29,6 +30,8 @@ __all__ = [
     "Log",
     "Metrics",
     "Rate",
+    "Retention",
+    "Rotation",
     "Socket",
     "Threshold",
     "Tuning",

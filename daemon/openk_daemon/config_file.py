@@ -14,7 +14,8 @@ from typing import Final, cast, get_type_hints
 
 import msgspec
 
-from openk.wire.methods import ALGORITHMS, METHODS
+from openk.wire.methods import METHODS
+from openk_daemon.config_aging import Rotation, mistakes_of, unknown_algorithms
 from openk_daemon.config_running import Rate
 from openk_daemon.config_sources import Gathered, gather
 from openk_daemon.config_values import SOCKET_PATH_MOST, Config, ConfigError, Hsm, decode
@@ -23,6 +24,11 @@ from openk_daemon.thresholds import alert_rule
 
 KINDS: Final = tuple(dict.fromkeys(name.partition(".")[0] + ".*" for name in METHODS))
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_NAMED: Final[Mapping[str, tuple[type[msgspec.Struct], str]]] = {
+    "rate": (Rate, "a limit"),
+    "rotation": (Rotation, "a rule"),
+}
+"""Tables of tables with names of the operator's, and what one is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +76,17 @@ class Reading:
             raise ConfigError(self._mistakes)  # half a document would give mistakes that are none
         top = dict(self._found.values)
         tables = {name: type_ for name, type_ in _fields(Config).items() if _is_table(type_)}
-        chosen: dict[str, object] = {"hsm": self._hsms(top.pop("hsm", {})), "rate": self._rates(top.pop("rate", {}))}
+        chosen: dict[str, object] = {"hsm": self._hsms(top.pop("hsm", {}))}
+        for name in _NAMED:
+            chosen[name] = self._named(name, top.pop(name, {}))
         for name, type_ in tables.items():
             if name in top:
                 chosen[name] = self._table((name,), top.pop(name), cast("type[msgspec.Struct]", type_))
         if isinstance(top.get("administrators"), list):
             top["administrators"] = self._users(("administrators",), cast("list[object]", top["administrators"]))
-        scalars = {name: type_ for name, type_ in _fields(Config).items() if name not in (*tables, "hsm", "rate")}
+        scalars = {name: type_ for name, type_ in _fields(Config).items() if name not in (*tables, "hsm", *_NAMED)}
         del scalars["development"]  # `openkd --dev` only
-        chosen.update(self._values((), top, scalars, (*tables, "hsm", "rate")))
+        chosen.update(self._values((), top, scalars, (*tables, "hsm", *_NAMED)))
         if not self._mistakes:
             config = Config(**chosen)  # type: ignore[arg-type]  # each value was checked against its field
             self._check(config)
@@ -101,22 +109,23 @@ class Reading:
             self._mistake(("hsm",), "no HSM is named: add a table [hsm.NAME] with `sockets`")
         return found
 
-    def _rates(self, value: object) -> dict[str, object]:
+    def _named(self, kind: str, value: object) -> dict[str, object]:
+        type_, called = _NAMED[kind]
         if not isinstance(value, dict):
-            self._mistake(("rate",), "must be tables: [rate.NAME]")
+            self._mistake((kind,), f"must be tables: [{kind}.NAME]")
             return {}
         found: dict[str, object] = {}
         for name, table in cast("dict[str, object]", value).items():
             if not _NAME.fullmatch(name):
-                self._mistake(("rate", name), "a limit's name is 1 to 32 of a-z, 0-9 and -")
+                self._mistake((kind, name), f"{called}'s name is 1 to 32 of a-z, 0-9 and -")
             given = table
             if isinstance(table, dict):
                 fields = cast("dict[str, object]", table)
                 if isinstance(fields.get("users"), list):
                     given = fields | {
-                        "users": self._users(("rate", name, "users"), cast("list[object]", fields["users"]))
+                        "users": self._users((kind, name, "users"), cast("list[object]", fields["users"]))
                     }
-            found[name] = self._table(("rate", name), given, Rate)
+            found[name] = self._table((kind, name), given, type_)
         return found
 
     def _table(self, at: tuple[str, ...], value: object, type_: type[msgspec.Struct]) -> msgspec.Struct | None:
@@ -187,16 +196,20 @@ class Reading:
         self._check_groups(config)
         self._check_rates(config)
         self._check_alerts(config)
-        for name in config.crypto.algorithms:
-            if name not in ALGORITHMS:
-                near = difflib.get_close_matches(name, ALGORITHMS, 1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ALGORITHMS)}"
-                self._mistake(("crypto", "algorithms"), f"there is no algorithm {name!r}: {hint}")
+        self._check_keys(config)
         for name, hsm in config.hsm.items():
             if "pin-value" in hsm.uri or "pin-source" in hsm.uri:
                 self._mistake(
                     ("hsm", name, "uri"), "holds a PIN: that is the worker's credential and never belongs here"
                 )
+
+    def _check_keys(self, config: Config) -> None:
+        """What keys may be, and when they are due."""
+        for what in unknown_algorithms(config.crypto.algorithms):
+            self._mistake(("crypto", "algorithms"), what)
+        for name, rule in config.rotation.items():
+            for key, what in mistakes_of(rule, config.crypto):
+                self._mistake(("rotation", name, *key), what)
 
     def _check_rates(self, config: Config) -> None:
         for name, rate in config.rate.items():

@@ -10,6 +10,7 @@ from typing import Final, cast, get_args, get_type_hints
 import msgspec
 from msgspec import NODEFAULT, inspect
 
+from openk_daemon.config_aging import Retention, Rotation
 from openk_daemon.config_running import Crypto, Levels, Log, Rate, Tuning
 from openk_daemon.config_sources import VARIABLES
 from openk_daemon.config_values import Audit, Cache, Config, Hardening, Hsm, Limits, Socket
@@ -26,6 +27,8 @@ _TABLES: Final[tuple[tuple[str, type[msgspec.Struct]], ...]] = (
     ("log", Log),
     ("log.levels", Levels),
     ("rate.NAME", Rate),
+    ("rotation.NAME", Rotation),
+    ("retention", Retention),
     ("metrics", Metrics),
     ("health", Health),
     ("alerts", Alerts),
@@ -33,6 +36,8 @@ _TABLES: Final[tuple[tuple[str, type[msgspec.Struct]], ...]] = (
     ("tuning", Tuning),
     ("hardening", Hardening),
 )
+_NAMED: Final = ("rate", "rotation")
+"""Tables of tables that may be left out, and that a reload changes."""
 _HEAD: Final = """\
 # Configuration of openkd
 
@@ -126,7 +131,26 @@ per = []
 vaults = ["payments"]
 ```
 
-Policy files are separate (docs/policy.md).
+Keys that are rotated, and keys that are told of, an example: AES keys after 90 days or a billion uses, by openkd
+itself; keys of releases are told of after a year, for somebody has to publish the new public key:
+
+```toml
+[hsm.main]
+sockets = ["/run/openk-hsm/main.sock"]
+[rotation.quarterly]
+after_days = 90
+after_uses = 1_000_000_000
+algorithms = ["aes-256-gcm"]
+action = "rotate"
+[rotation.releases]
+after_days = 365
+keys = ["build/release-*"]
+purposes = ["sign"]
+```
+
+Where to look for what: parameters of cryptography are in `[crypto]`, rotation in `[rotation.NAME]`, access in the
+policies (docs/policy.md), `administrators` and `[socket]`, rate limits in `[rate.NAME]`, tuning in `[tuning]`, limits
+on resources in `[limits]` and `[cache]`, what is kept of the past in `[retention]`.
 """
 
 
@@ -151,7 +175,7 @@ def _rows(type_: type[msgspec.Struct]) -> Iterator[tuple[str, str, str, str, str
         if not isinstance(described, inspect.Metadata):
             continue  # a table of its own, or not for files
         (meta,) = (part for part in get_args(hints[field.name]) if isinstance(part, msgspec.Meta))
-        live = "reload" if (meta.extra or {}).get("live") or field.name == "rate" else "start"
+        live = "reload" if (meta.extra or {}).get("live") or field.name in _NAMED else "start"
         yield f"`{field.name}`", _value(described.type, field.name), _default(field), meta.description or "", live
 
 
@@ -186,7 +210,7 @@ def _value(type_: inspect.Type, name: str) -> str:
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
-    if field.name == "rate":
+    if field.name in _NAMED:
         return "none"
     if field.default_factory is not NODEFAULT or field.required:
         return "required"

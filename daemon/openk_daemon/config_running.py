@@ -153,3 +153,32 @@ class Tuning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             extra=LIVE,
         ),
     ] = 0.005
+    rotation_seconds: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=86_400,
+            description="Between the beginnings of two looks at all keys that [rotation.NAME] may concern.",
+            extra=LIVE,
+        ),
+    ] = 60.0
+    rotation_keys: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Keys looked at in a second meanwhile, for each of which the HSM opens up to three records. A "
+            "look at a million takes three hours then.",
+            extra=LIVE,
+        ),
+    ] = 100
+    rotations_per_minute: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=60_000,
+            description="Keys that openkd rotates by itself, at most, one after the other: a rule that is new, or a "
+            "clock that was set forward, leads to no storm.",
+            extra=LIVE,
+        ),
+    ] = 60

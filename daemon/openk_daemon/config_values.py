@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from openk_daemon.config_aging import Retention, Rotation
 from openk_daemon.config_running import LIVE, Crypto, Log, Rate, Tuning
 from openk_daemon.config_watch import Alerts, Health, Metrics
 
@@ -320,6 +321,10 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rate: Annotated[dict[str, Rate], Meta(description="One table for each limit: [rate.NAME].")] = field(
         default_factory=dict[str, Rate]
     )
+    rotation: Annotated[dict[str, Rotation], Meta(description="One table for each rule: [rotation.NAME].")] = field(
+        default_factory=dict[str, Rotation]
+    )
+    retention: Retention = field(default_factory=Retention)
     tuning: Tuning = field(default_factory=Tuning)
     hardening: Hardening = field(default_factory=Hardening)
     development: bool = False

@@ -14,7 +14,7 @@ from openk_daemon.config_values import Config
 
 Shown = None | bool | int | float | str | list[int | str]
 DEFAULT: Final = "default"
-_NAMED: Final = frozenset({"rate"})
+_NAMED: Final = frozenset({"rate", "rotation"})
 """Tables of tables that a reload replaces as a whole."""
 
 

@@ -17,6 +17,7 @@ from openk.results import (
     Derived,
     Encapsulated,
     KeyDescription,
+    KeyDue,
     KeySummary,
     KeyVersion,
     Mac,
@@ -313,7 +314,7 @@ def _description(reply: Reply) -> KeyDescription:
         for one in reply.replies("versions")
     ]
     one = _summary(reply)
-    return KeyDescription(one.key, one.algorithm, one.purpose, one.protection, one.version, versions)
+    return KeyDescription(one.key, one.algorithm, one.purpose, one.protection, one.version, versions, one.due)
 
 
 def _summary(reply: Reply) -> KeySummary:
@@ -323,7 +324,12 @@ def _summary(reply: Reply) -> KeySummary:
         reply.text("purpose"),
         reply.text("protection"),
         reply.integer("version"),
+        _due(Reply(reply.map("due"))) if reply.has("due") else None,
     )
+
+
+def _due(reply: Reply) -> KeyDue:
+    return KeyDue(reply.optional_text("at"), reply.text("rule"), reply.text("action"))
 
 
 def _summaries(reply: Reply) -> list[KeySummary]:

@@ -18,17 +18,31 @@ class KeyVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyDue:
+    """When a key is due for rotation. `at`: RFC 3339, past where it is due already; None where only the number of its
+    uses will tell. `rule`: the one of the daemon's configuration that says so. `action`: what the daemon does then,
+    "rotate" or "tell"."""
+
+    at: str | None
+    rule: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeySummary:
+    """`due`: None where no rule concerns the key."""
+
     key: str
     algorithm: str
     purpose: str
     protection: str
     version: int
+    due: KeyDue | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyDescription:
-    """`version`: the newest."""
+    """`version`: the newest. `due`: None where no rule concerns the key."""
 
     key: str
     algorithm: str
@@ -36,6 +50,7 @@ class KeyDescription:
     protection: str
     version: int
     versions: Sequence[KeyVersion]
+    due: KeyDue | None = None
 
 
 @dataclass(frozen=True, slots=True)

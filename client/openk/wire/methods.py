@@ -93,6 +93,8 @@ _DESCRIPTION = (
     _out("purpose", "Its one job.", Kind.TEXT), _out("protection", "Where it lives.", Kind.TEXT),
     _out("version", "Newest version.", Kind.INTEGER),
     _out("versions", "Each version: version, created (RFC 3339), uses (nil where not limited, so not counted).", Kind.LIST),
+    _out("due", "When a rule of the configuration has it rotated: at (RFC 3339; nil while only its uses will tell), rule, action (rotate or tell).",
+         Kind.MAP, required=False),
 )  # fmt: skip
 
 _VAULT_SHOWN = (
@@ -159,7 +161,7 @@ _TABLE: Final = (
         Field("protection", Kind.TEXT, "wrapped (default), resident or cached.", required=False, most=16, choices=PROTECTIONS),
     ), result=_DESCRIPTION, changes=True),
     Method("key.list", "List the keys of a vault.", "Vault", "vault", (_VAULT, _AFTER, _LIMIT),
-           result=(_out("keys", "Each: key, algorithm, purpose, protection, version.", Kind.LIST),)),
+           result=(_out("keys", "Each: key, algorithm, purpose, protection, version; due, as key.describe has it, where a rule concerns the key.", Kind.LIST),)),
     Method("key.describe", "Describe a key and its versions.", "Key", "key", (_KEY,), result=_DESCRIPTION),
     Method("key.public", "The public half.", "Key", "key", (_KEY, _VERSION),
            result=(_KEY_VERSION, _out("algorithm", "Its algorithm.", Kind.TEXT), _out("public", "SubjectPublicKeyInfo, DER (RFC 5280)."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from openk_daemon.call import After, Answer, Call, Handler, Outcome, Plain
@@ -17,8 +17,10 @@ from openk_daemon.keys.making import Fresh, Making
 from openk_daemon.keys.parameters import Parameters
 from openk_daemon.keys.residents import Residents
 from openk_daemon.keys.state import KeyState, KeyVersion
+from openk_daemon.keys.survey import Survey
 from openk_daemon.keys.verifying import pem
 from openk_daemon.refusal import Refusal
+from openk_daemon.rotation import Due
 from openk_daemon.store.seam import StoreError
 from openk_hsm.errors import HsmError
 from openk_hsm.pending import drive
@@ -39,6 +41,8 @@ class KeyHandlers:
         self._ciphering = CipherHandlers(keyring, pool)
         self._signing = SigningHandlers(keyring)
         self._sharing = SharingHandlers(keyring, pool)
+        self.survey = Survey(keyring)
+        """Which keys are due for rotation."""
         self._turns = Turns()
         self.recover = self._residents.recover
         self.clear = self._residents.clear
@@ -100,11 +104,27 @@ class KeyHandlers:
             raise
         return self._made(fresh, [*versions, fresh.version])
 
+    async def renew(self, name: str, wanted: Callable[[KeyState], bool]) -> Outcome | None:
+        """`rotate` for openkd itself: None where the key, once its turn has come, is no more `wanted`: somebody else
+        rotated it meanwhile. Raises Refusal, HsmError, StoreError, Exhausted, RecordError."""
+        await self._turns.take(name)
+        try:
+            state = await self._keyring.find(name)
+            fresh = await self._making.draft_version(state) if wanted(state) else None
+        except BaseException:
+            self._turns.give(name)
+            raise
+        if fresh is None:
+            self._turns.give(name)
+            return None
+        return self._made(fresh, [fresh.version])
+
     async def list_keys(self, call: Call) -> Outcome:
         arguments = call.arguments
         vault, bodies = await self._keyring.page(
             arguments.text("vault"), arguments.optional_text("after"), arguments.integer("limit", LIST_USUAL)
         )
+        dues = await self.survey.dues(vault, bodies)
         keys: Sequence[Plain] = [
             {
                 "key": f"{vault.name}/{body.name}",
@@ -112,14 +132,15 @@ class KeyHandlers:
                 "purpose": body.purpose,
                 "protection": body.protection,
                 "version": body.newest,
+                **_told(due),
             }
-            for body in bodies
+            for body, due in zip(bodies, dues, strict=True)
         ]
         return Outcome(({"keys": keys},))
 
     async def describe(self, call: Call) -> Outcome:
         state = await self._keyring.find(call.arguments.text("key"))
-        return Outcome((_description(state, await self._keyring.all_versions(state)),))
+        return Outcome((self._description(state, await self._keyring.all_versions(state)),))
 
     async def public(self, call: Call) -> Outcome:
         state, version = await self._keyring.select(call.arguments)
@@ -150,22 +171,31 @@ class KeyHandlers:
 
         steps = (After(apply, forget), self._turns.ending(state.name))
         facts = (("algorithm", state.algorithm.value), ("protection", state.protection.value), *fresh.version.facts)
-        return Outcome((_description(state, versions),), fresh.writes, facts, steps)
+        return Outcome((self._description(state, versions),), fresh.writes, facts, steps)
+
+    def _description(self, state: KeyState, versions: list[KeyVersion]) -> Answer:
+        """`versions`: in order, the newest of which may be about to become `state`'s."""
+        return {
+            "key": state.name,
+            "algorithm": state.algorithm.value,
+            "purpose": state.purpose.value,
+            "protection": state.protection.value,
+            "version": versions[-1].number,
+            "versions": [
+                {
+                    "version": version.number,
+                    "created": rfc3339(version.created),
+                    "uses": None if version.usage is None else version.usage.uses,
+                }
+                for version in versions
+            ],
+            **_told(self.survey.of_version(state, versions[-1])),
+        }
 
 
-def _description(state: KeyState, versions: list[KeyVersion]) -> Answer:
-    return {
-        "key": state.name,
-        "algorithm": state.algorithm.value,
-        "purpose": state.purpose.value,
-        "protection": state.protection.value,
-        "version": versions[-1].number,
-        "versions": [
-            {
-                "version": version.number,
-                "created": rfc3339(version.created),
-                "uses": None if version.usage is None else version.usage.uses,
-            }
-            for version in versions
-        ],
-    }
+def _told(due: Due | None) -> Mapping[str, Plain]:
+    """What an answer says of when a key is to be rotated: nothing where no rule concerns it."""
+    if due is None:
+        return {}
+    at = None if due.at is None else rfc3339(due.at)
+    return {"due": {"at": at, "rule": due.rule, "action": "rotate" if due.acts else "tell"}}

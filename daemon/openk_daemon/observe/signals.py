@@ -45,6 +45,7 @@ SIGNALS: Final = (
     Signal("hsm_restarts", "", "Workers replaced within the last 10 s."),
     Signal("hsm_restarts_hour", "", "Workers replaced within the last hour."),
     Signal("hsm_alarms", "", "Times that somebody else used a device, since the start."),
+    Signal("rotation_overdue", "", "Keys that are due for rotation, as of the last look at all."),
     Signal("audit_unsigned", "", "Audit entries that no signature covers yet."),
     Signal("audit_refusing", "", "1 while nothing is admitted."),
     Signal("store_queued", "", "Units that wait for a group commit."),

@@ -44,6 +44,7 @@ class Kind(StrEnum):
     CONFIG_REFUSED = "config.refused"
     POLICY_RELOADED = "policy.reloaded"
     POLICY_REFUSED = "policy.refused"
+    KEYS_ROTATED = "keys.rotated"
     SEALED = "sealed"
     UNSEALED = "unsealed"
     STOPPING = "stopping"

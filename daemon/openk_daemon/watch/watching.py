@@ -13,7 +13,7 @@ import trio
 from openk_daemon.config_watch import Health as HealthConfig
 from openk_daemon.observe.alerts import Alerts, Rule
 from openk_daemon.observe.exposition import Kind as MetricKind
-from openk_daemon.observe.health import Finding, Health, State
+from openk_daemon.observe.health import OK, Finding, Health, State
 from openk_daemon.observe.log import Log
 from openk_daemon.observe.metrics import Metrics
 from openk_daemon.observe.notify import ServiceManager
@@ -34,6 +34,8 @@ class Parts:
 
     workers_missing: Callable[[], int]
     alarms: Callable[[], int]
+    overdue: Callable[[], int]
+    """Keys that are due for rotation."""
     sealed: Callable[[], bool]
     connections: Callable[[], int]
     epoch: Callable[[], int]
@@ -101,6 +103,10 @@ class Watching:
     def _ranks(self) -> list[tuple[tuple[tuple[str, str], ...], float]]:
         found = self._health.report().components
         return [((("component", name),), _RANK[finding.state]) for name, finding in found.items()]
+
+    def unsteady(self) -> bool:
+        """The wall clock was set a short while ago."""
+        return self._clock.finding() is not OK
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -172,6 +178,7 @@ class Watching:
             "hsm_probe_seconds": self._probes.slowest,
             "hsm_restarts": sum(lane.restarts for lane in lanes),
             "hsm_alarms": parts.alarms(),
+            "rotation_overdue": parts.overdue(),
             "audit_unsigned": audit.size - audit.signed,
             "audit_refusing": audit.refusing is not None,
             "store_queued": sources.store_queued(),

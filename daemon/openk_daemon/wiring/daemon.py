@@ -14,6 +14,7 @@ import trio
 from openk_daemon.audit.ledger import LogLedger
 from openk_daemon.call import Handler
 from openk_daemon.config import Config, ConfigError
+from openk_daemon.config_aging import rotation_rules
 from openk_daemon.handlers.audit import AuditHandlers
 from openk_daemon.handlers.hsm import HsmHandlers
 from openk_daemon.handlers.keys import KeyHandlers
@@ -40,6 +41,7 @@ from openk_daemon.observe.metrics import Metrics
 from openk_daemon.pipeline import Pipeline
 from openk_daemon.rates import Rates
 from openk_daemon.refusal import Refusal
+from openk_daemon.renewal import Bars, Pace, Renewal
 from openk_daemon.seal import Kept, Seal
 from openk_daemon.serve import Server
 from openk_daemon.settings import Settings
@@ -89,8 +91,20 @@ class Daemon:
         self._recovered = False
         self._clearing = False
         rooms = Rooms(self.settings, self.engine, self.pool, store, lanes, ledger, self.seal, self.log, token)
-        self.readings = Readings(rooms, lambda: self.server.connections, lambda: sum(self.notices.alarms.values()))
+        self.readings = Readings(
+            rooms,
+            lambda: self.server.connections,
+            lambda: sum(self.notices.alarms.values()),
+            lambda: self.renewal.overdue_total,
+        )
         self.watching = self.readings.watching(self.metrics, self.health, ground.manager, self._handles)
+        bars = Bars(
+            sealed=lambda: self.seal.closed,
+            unrecorded=lambda: ledger.unavailable is not None,
+            unsteady=self.watching.unsteady,
+        )
+        crypto = self.log.child(Category.CRYPTO)
+        self.renewal = Renewal(self.keys, ledger, self.watching.events, bars, crypto)
         requests = self.log.child(Category.REQUESTS)
         self.server = Server(
             ground.listeners,
@@ -111,6 +125,7 @@ class Daemon:
         told = partial(record, ledger)
         self.notices = Notices(lanes.single, store, self.hierarchy.sealing, self.hierarchy.root, told, hsm_log)
         self.notices.watch(self.metrics, self.health)
+        self.renewal.watch(self.metrics, self.health)
         self.readings.register(self.metrics, self.health)
 
     @property
@@ -128,6 +143,9 @@ class Daemon:
             interval=audit.checkpoint_seconds, count=audit.checkpoint_entries, reserve=audit.reserve_bytes
         )
         self.keyring.openings.seconds, self.keyring.openings.uses = cache.key_seconds, cache.key_uses
+        tuning = config.tuning
+        pace = Pace(tuning.rotation_seconds, tuning.rotation_keys, tuning.rotations_per_minute)
+        self.renewal.replace(rotation_rules(config.rotation), pace)
         self.watching.apply(config.health, alert_rules(config), config.alerts.clear_seconds)
 
     def _handlers(self) -> Mapping[str, Handler]:

@@ -112,6 +112,7 @@ async def _recovered(
             nursery.start_soon(daemon.age)
             nursery.start_soon(daemon.tampering.run)
             nursery.start_soon(daemon.notices.run)
+            nursery.start_soon(daemon.renewal.run)
             nursery.start_soon(daemon.server.run)
             nursery.start_soon(daemon.watching.run)
             if ground.scraped:

@@ -53,10 +53,13 @@ class Rooms:
 class Readings:
     """Each is taken when it is asked for, on the trio thread, and answers at once."""
 
-    def __init__(self, rooms: Rooms, connections: Callable[[], int], alarms: Callable[[], int]) -> None:
+    def __init__(
+        self, rooms: Rooms, connections: Callable[[], int], alarms: Callable[[], int], overdue: Callable[[], int]
+    ) -> None:
         self._rooms = rooms
         self._connections = connections
         self._alarms = alarms
+        self._overdue = overdue
         self._started = time.monotonic()
         self.sources = Sources(
             lanes=rooms.lanes.readings,
@@ -119,6 +122,7 @@ class Readings:
         parts = Parts(
             workers_missing=lambda: rooms.lanes.missing,
             alarms=self._alarms,
+            overdue=self._overdue,
             sealed=lambda: rooms.seal.closed,
             connections=self._connections,
             epoch=lambda: rooms.engine.epoch,

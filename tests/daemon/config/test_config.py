@@ -372,7 +372,7 @@ def test_the_page_is_made_from_the_types() -> None:
 
 def test_the_pages_example_works(tmp_path: Path) -> None:
     examples = re.findall(r"```toml\n(.*?)```", reference(), re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         load(written(tmp_path, example))
 

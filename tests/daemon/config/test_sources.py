@@ -9,11 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from openk_daemon.config import Config, ConfigError, Hsm, Rate, read
+from openk.wire.methods import ALGORITHMS
+from openk_daemon.config import Config, ConfigError, Hsm, Rate, Rotation, read
+from openk_daemon.config_aging import _purposes, rotation_rules
 from openk_daemon.config_sources import INCLUDED_MOST, VARIABLES, Gathered, lines_of
 from openk_daemon.config_view import changes, effective, origin, take_live
+from openk_daemon.keys.suites import SUITES
 from openk_daemon.observe.log import Category, Level
 from openk_daemon.rates import Rates
+from openk_daemon.rotation import Rule
 from openk_daemon.settings import Settings, levels_of, rules_of
 from tests.support.logs import captured
 
@@ -134,6 +138,25 @@ def test_too_many_files(file: Path) -> None:
         ("[rate.x]\nper_second = 1\nusers = ['nobody-of-that-name']\n", "8: rate.x.users: no user 'nobody-of-that-name'"),
         ("[rate.x]\nper_second = 1\nmethods = ['key.sing']\n", "8: rate.x.methods: there is no method 'key.sing': did you mean key.sign?"),
         ("[rate.x]\nper_second = 1\nmethods = ['kee.*']\n", "8: rate.x.methods: there is no method 'kee.*': did you mean key.*?"),
+        ("[rotation.x]\n", "6: rotation.x: after_days or after_uses is missing: no key would ever be due"),
+        ("[rotation.X]\nafter_days = 1\n", "6: rotation.X: a rule's name is 1 to 32"),
+        ("[rotation]\nx = 1\n", "7: rotation.x: must be a table: [rotation.x]"),
+        ("[rotation.x]\nafter_days = 0\n", "7: rotation.x.after_days: Expected `float` >= 0.01"),
+        ("[rotation.x]\nafter_dys = 1\n", "7: rotation.x.after_dys: is not a key of openkd: did you mean rotation.x.after_days?"),
+        ("[rotation.x]\nafter_days = 1\naction = 'ask'\n", "8: rotation.x.action: Invalid enum value 'ask'"),
+        ("[rotation.x]\nafter_days = 1\nalgorithms = ['p-265']\n", "8: rotation.x.algorithms: there is no algorithm 'p-265': did you mean p-256?"),
+        ("[rotation.x]\nafter_days = 1\npurposes = ['signing']\n", "8: rotation.x.purposes: Invalid enum value 'signing'"),
+        ("[rotation.x]\nafter_days = 1\nalgorithms = ['ed25519']\npurposes = ['agree']\n", "9: rotation.x.purposes: no key of the rule's algorithms is for agree"),
+        ("[rotation.x]\nafter_days = 1\nkeys = ['card']\n", "8: rotation.x.keys: 'card' is no name of a key: write VAULT/NAME"),
+        ("[rotation.x]\nafter_days = 1\nkeys = ['*/card']\n", "8: rotation.x.keys: '*/card' is no name of a key"),
+        ("[rotation.x]\nafter_days = 1\nvaults = ['mail']\nkeys = ['payments/card*']\n", "9: rotation.x.keys: 'payments/card*' is in none of the rule's vaults"),
+        ("[rotation.x]\nafter_uses = 5\nalgorithms = ['p-256']\n", "7: rotation.x.after_uses: only uses of aes-256-gcm keys are counted"),
+        ("[rotation.x]\nafter_uses = 5\npurposes = ['sign']\n", "7: rotation.x.after_uses: only uses of aes-256-gcm keys are counted"),
+        ("[rotation.x]\nafter_uses = 11\n[crypto]\ngcm_uses = 10\n", "7: rotation.x.after_uses: is more than crypto.gcm_uses (10)"),
+        ("[rotation.x]\nafter_days = 1\naction = 'rotate'\nalgorithms = ['ed25519']\n[crypto]\nalgorithms = ['p-256']\n", "9: rotation.x.algorithms: crypto.algorithms allows no new ed25519 keys"),
+        ("[rotation.x]\nafter_days = 1\naction = 'rotate'\nalgorithms = ['rsa-2048']\n[crypto]\nrsa_bits = 3072\n", "9: rotation.x.algorithms: crypto.rsa_bits allows no new rsa-2048 keys"),
+        ("[rotation.x]\nafter_days = 1\naction = 'rotate'\n[crypto]\nalgorithms = ['p-256']\n", "8: rotation.x.action: crypto.algorithms allows no new keys"),
+        ("[retention]\nsecret_versions = -1\n", "7: retention.secret_versions: Expected `int` >= 0"),
         ("[log.levels]\nhms = 'debug'\n", "7: log.levels.hms: is not a key of openkd: did you mean log.levels.hsm?"),
         ("[log.levels]\nhsm = 'loud'\n", "7: log.levels.hsm: Invalid enum value 'loud'"),
         ("[log]\nlevels = 'debug'\n", "7: log.levels: must be a table: [log.levels]"),
@@ -233,6 +256,20 @@ def test_rates_become_rules() -> None:
     assert (rule.name, rule.per_second, rule.burst, rule.per) == ("x", 2.5, 2, ("uid",))
     assert "key.sign" in rule.methods
     assert "secret.get" not in rule.methods
+
+
+def test_rotation_tables_become_rules() -> None:
+    table = Rotation(after_days=0.5, after_uses=7, action="rotate", vaults=("v",), keys=("v/k*",), algorithms=("p-256",))
+    assert rotation_rules({"x": table, "y": Rotation(after_days=1.0)}) == (
+        Rule("x", 43_200_000, 7, True, frozenset({"v"}), ("v/k*",), frozenset({"p-256"})),
+        Rule("y", 86_400_000),
+    )
+
+
+def test_the_configuration_knows_what_each_algorithm_is_for() -> None:
+    assert {name: _purposes(name) for name in ALGORITHMS} == {
+        algorithm.value: tuple(purpose.value for purpose in suite.purposes) for algorithm, suite in SUITES.items()
+    }
 
 
 def test_each_category_has_a_level() -> None:

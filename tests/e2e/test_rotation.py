@@ -1,0 +1,68 @@
+"""Rules of rotation, as an operator and a client meet them: the real daemon on SoftHSM2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import openk
+import openk_tools.audit_verify as verifier
+from tests.support.daemon import running_daemon
+
+RULES = """
+[rotation.often]
+after_uses = 3
+action = "rotate"
+keys = ["v/cards-*"]
+[rotation.releases]
+after_days = 365
+algorithms = ["p-256"]
+[tuning]
+rotation_seconds = 1
+"""
+
+
+def configured(folder: Path, text: str) -> Path:
+    (folder / "conf.d").mkdir()
+    (folder / "conf.d" / "10-rotation.toml").write_text(text, "utf-8")
+    return folder
+
+
+def entries(client: openk.Client) -> list[dict[str, object]]:
+    return [json.loads(entry.entry) for entry in client.audit.tail(limit=500)]
+
+
+def test_a_key_that_was_used_often_enough_gets_another_version(dev_folder: Path) -> None:
+    with running_daemon(configured(dev_folder, RULES)) as daemon, daemon.client() as client:
+        client.vault.create("v")
+        client.key.create("v/release", "p-256")
+        client.key.create("v/cards-eu", "aes-256-gcm")
+        old = [client.key.encrypt("v/cards-eu", b"4111").ciphertext for _ in range(3)]
+        daemon.wait_for("key.rotated")
+
+        described = client.key.describe("v/cards-eu")
+        assert (described.version, [version.uses for version in described.versions]) == (2, [3, 0])
+        assert described.due == openk.results.KeyDue(None, "often", "rotate"), "not before it is used again"
+        fresh = client.key.encrypt("v/cards-eu", b"4111")
+        assert fresh.version == 2
+        for ciphertext, version in ((old[0], 1), (fresh.ciphertext, 2)):
+            opened = client.key.decrypt("v/cards-eu", ciphertext)
+            assert (bytes(opened.plaintext), opened.version) == (b"4111", version)
+
+        (told,) = [entry for entry in entries(client) if entry.get("event") == "key.rotate"]
+        assert (told["by"], told["key"], told["version"], told["outcome"]) == ("rotation.often", "v/cards-eu", 2, "ok")
+        assert [write["kind"] for write in told["writes"]] == ["key-version", "key-usage", "key"]  # type: ignore[attr-defined]
+        (event,) = [event for event in client.system.events().events if event.kind == "keys.rotated"]
+        assert (event.subject, event.value) == ("often", 1.0)
+        listed = {key.key: key.due for key in client.key.list("v")}
+        release = listed["v/release"]
+        assert release is not None
+        assert (release.rule, release.action) == ("releases", "tell")
+        assert release.at is not None
+        assert client.system.health().components["rotation"]["state"] == "ok"
+        public = verifier.read_public_key(client.audit.head().verifier_key)
+    report = verifier.verify_folder(str(dev_folder / "state" / "audit"), public)
+    assert report.head.size > 0
+    with running_daemon(dev_folder) as daemon, daemon.client() as client:
+        assert client.key.describe("v/cards-eu").version == 2, "the count is exact after a clean stop: it is not due"
+        assert bytes(client.key.decrypt("v/cards-eu", old[0]).plaintext) == b"4111"
