@@ -80,10 +80,11 @@ class Custody:
         self.hierarchy = Hierarchy(hsms, self.store, self.clock.wall, vaults_kept=vaults_kept, data=data)
         self.keyring = Keyring(self.hierarchy, pool, limits, self.clock)
         self.keys = KeyHandlers(self.keyring, pool)
+        self.secrets = SecretHandlers(self.hierarchy, pool)
         self.handlers: dict[str, Handler] = {
             **VaultHandlers(self.hierarchy).handlers(),
             **self.keys.handlers(),
-            **SecretHandlers(self.hierarchy, pool).handlers(),
+            **self.secrets.handlers(),
             **RandomHandlers(self.lane, pool).handlers(),
             **HsmHandlers(
                 devices or _devices(hsms), self.keyring, lambda _, found: self.failed.append(found)

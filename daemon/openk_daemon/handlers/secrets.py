@@ -22,6 +22,10 @@ class SecretHandlers:
         self._cabinet = Cabinet(hierarchy, pool)
         self._turns = Turns()
 
+    def keep(self, versions: int) -> None:
+        """How many versions of a secret stay when it is put, from now on; 0: all."""
+        self._cabinet.kept_versions = versions
+
     def handlers(self) -> Mapping[str, Handler]:
         return {
             "secret.put": refusing(self.put),

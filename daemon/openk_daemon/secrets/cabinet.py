@@ -21,6 +21,8 @@ from openk_memory.pool import Pool
 
 _ID: Final = 16  # bytes
 _PAGE: Final = 1000  # records a query
+OUTLIVED_MOST: Final = 64
+"""Versions that go with one put, at most: the audit entry names each, and the put waits for it."""
 _HEADS_KEPT: Final = 16384
 _NEWEST_KEPT: Final = 4096
 _NEWEST_MOST: Final = 1024
@@ -55,6 +57,8 @@ class Cabinet:
         self._newest: Shelf[str, tuple[Head, Record]] = Shelf(_NEWEST_KEPT)
         """Newest versions as the store had them under that very head: a secret that changes gets another head."""
         self._finding: Flights[str, Head | None] = Flights()
+        self.kept_versions = 0
+        """When a secret is put, versions so many or more below the new one go; 0: none does."""
         self._changes = 0
         """Grows with every change here: what was read from the store before one may be old."""
 
@@ -94,7 +98,8 @@ class Cabinet:
         number, now = last + 1, hierarchy.now()
         version = await self._locker.lock(vault, version_id(id_, number), now, names, values)
         body = SecretBody(FORMAT, secret_name, id_, number, number, now)
-        return await self._change(Head(name, vault, record, revision + 1, body), [version], number)
+        writes = [version, *await self._outlived(id_, number)]
+        return await self._change(Head(name, vault, record, revision + 1, body), writes, number)
 
     async def get(self, name: str, number: int | None, owner: int) -> tuple[int, Unlocked]:
         """Raises Refusal: secret.unknown, secret.version_unknown, store.damaged."""
@@ -142,11 +147,26 @@ class Cabinet:
         newest = left[-1]
         body = head.body
         created = body.created
-        current = int.from_bytes(newest.id[_ID:], "big")
+        current = _number(newest)
         if current != body.current:
             created = await self._locker.created(head.vault, newest)
         body = SecretBody(FORMAT, body.name, body.id, body.last, current, created)
         return await self._change(Head(name, head.vault, head.record, head.revision + 1, body), writes, len(gone))
+
+    async def _outlived(self, secret: bytes, newest: int) -> list[Write]:
+        """Deletions of the oldest versions that version `newest` leaves no room for."""
+        last = newest - self.kept_versions
+        gone: list[Record] = []
+        limit = 2  # usually one has to go, and the next one stays
+        while self.kept_versions and last > 0 and len(gone) < OUTLIVED_MOST:
+            after = gone[-1].id if gone else b""
+            page = await self._hierarchy.store.query(SECRET_VERSION, secret, after, limit)
+            going = [record for record in page if _number(record) <= last]
+            gone += going
+            if not going or len(going) < len(page):
+                break
+            limit = OUTLIVED_MOST - len(gone)
+        return [Write(SECRET_VERSION, record.id, record.version, None) for record in gone]
 
     async def _change(self, head: Head, writes: list[Write], count: int) -> Change:
         draft = Draft(SECRET, head.record, head.revision - 1, encode(head.body))
@@ -205,3 +225,7 @@ class Cabinet:
 def version_id(secret: bytes, number: int) -> bytes:
     """Id of a version's record: versions of one secret are neighbours, in order."""
     return secret + number.to_bytes(4, "big")
+
+
+def _number(record: Record) -> int:
+    return int.from_bytes(record.id[_ID:], "big")

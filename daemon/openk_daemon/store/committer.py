@@ -3,7 +3,7 @@
     trio thread                          commit thread
     ───────────                          ─────────────
     commit(unit) ──▶ queue ────────────▶ take all, check versions, write, one row for all entries, COMMIT
-    settle all   ◀── eventfd ◀── done ◀──┘         then, when many pages have gathered, checkpoint
+    settle all   ◀── eventfd ◀── done ◀──┘         then shorten the change feed, and checkpoint, where there is enough
 
 A group without writes is one INSERT outside any explicit transaction: one call into SQLite, during which
 the interpreter lock is free, so that the thread waits for it once and not once per statement.
@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from openk_daemon.store.database import Connection, fetch, pack_entries, translate
+from openk_daemon.store.feed import KEPT, next_oldest
 from openk_daemon.store.seam import Committed, Conflict, StoreError, Unit, Write
 from openk_hsm.pending import Pending
 
@@ -54,7 +55,8 @@ class Committer:
     """Owns the writing connection. `queue` takes handfuls of items, None ends the thread; `done` gives groups back, and
     `bell` (an eventfd that nobody need read) is written to for each."""
 
-    def __init__(self, writer: Connection, log_size: int, sequence: int) -> None:
+    def __init__(self, writer: Connection, log_size: int, oldest: int, sequence: int) -> None:
+        """`oldest`, `sequence`: of the first and the last unit in the change feed."""
         self.queue: SimpleQueue[list[Item] | None] = SimpleQueue()
         self.done: deque[Group] = deque()
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -62,6 +64,9 @@ class Committer:
         """time.monotonic() at the start of the group being written; 0 while there is none."""
         self._writer = writer
         self._log_size = log_size
+        self.kept_changes = KEPT
+        """Set by the trio thread at any time."""
+        self._oldest = oldest
         self._sequence = sequence
         self._pages = CHECKPOINT_PAGES
         self._thread = threading.Thread(target=self._run, name="openk-store-commit", daemon=True)
@@ -87,6 +92,7 @@ class Committer:
             ended = self._take_waiting(handful)
             self.done.append(self._write_group(handful))
             os.eventfd_write(self.bell, 1)
+            self._forget_changes()
             if self._pages >= CHECKPOINT_PAGES:
                 self._checkpoint()
             self.busy_since = 0.0
@@ -220,6 +226,19 @@ class Committer:
                 (body, kind, id_, expected),
             )
         return writer.changes() == 1
+
+    def _forget_changes(self) -> None:
+        """Let the oldest units of the change feed go, a piece at a time. A failure only leaves it longer."""
+        oldest = next_oldest(self._oldest, self._sequence, self.kept_changes)
+        if oldest == self._oldest:
+            return
+        try:
+            self._writer.execute("DELETE FROM change WHERE sequence < ?", (oldest,))
+        except apsw.Error as error:
+            _log.warning("the change feed could not be shortened: %s", error)
+            return
+        self._pages += (oldest - self._oldest) // 16
+        self._oldest = oldest
 
     def _checkpoint(self) -> None:
         """Move pages from the write-ahead log to the database; a failure only leaves the log longer."""

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from openk_daemon.store.seam import Change, Committed, Conflict, Record, StoreError, Unit, Write
+from openk_daemon.store.feed import KEPT, next_oldest
+from openk_daemon.store.seam import Behind, Change, Committed, Conflict, Record, StoreError, Unit, Write
 from openk_hsm.pending import Pending, failed, resolved
 
 
@@ -24,12 +25,14 @@ class MemoryStore:
 
     def __init__(self, *, deferred: bool = False) -> None:
         self.after_group: Callable[[], None] = do_nothing
+        self._kept = KEPT
         self._deferred = deferred
         self._records: dict[str, dict[bytes, Record]] = {}
         self._order: dict[str, list[bytes]] = {}  # ids of each kind, sorted
         self._changes: list[Change] = []
         self._log: list[bytes] = []
         self._sequence = 0
+        self._oldest = 1  # sequence of the oldest unit in the feed
         self._queue: list[tuple[Unit, Pending[Committed]]] = []
         self._failing: StoreError | None = None
         self._closed = False
@@ -58,10 +61,15 @@ class MemoryStore:
             found.append(records[id_])
         return resolved(found)
 
+    def keep_changes(self, units: int) -> None:
+        self._kept = units
+
     def kinds(self) -> Pending[Sequence[str]]:
         return resolved(sorted(kind for kind, order in self._order.items() if order))
 
     def changes(self, after: int, limit: int = 1000) -> Pending[Sequence[Change]]:
+        if after + 1 < self._oldest:
+            return failed(Behind(f"the change feed begins with unit {self._oldest}"))
         start = bisect_right(self._changes, after, key=lambda change: change.sequence)
         end = min(start + max(limit, 0), len(self._changes))
         while start < end < len(self._changes) and self._changes[end].sequence == self._changes[end - 1].sequence:
@@ -117,6 +125,8 @@ class MemoryStore:
             self._sequence += 1
         for write in unit.writes:
             self._write(write)
+        self._oldest = next_oldest(self._oldest, self._sequence, self._kept)
+        del self._changes[: bisect_left(self._changes, self._oldest, key=lambda change: change.sequence)]
         index = -1
         if unit.entry is not None:
             index = len(self._log)

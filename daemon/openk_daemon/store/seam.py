@@ -89,6 +89,10 @@ class Damaged(StoreError):
     code = "store.damaged"
 
 
+class Behind(StoreError):
+    """The change feed does not reach back so far any more: the reader missed some, and must read the records anew."""
+
+
 class Foreign(StoreError):
     """Made by another version of openk, or in use by another daemon."""
 
@@ -107,7 +111,10 @@ class Store(Protocol):
         the unit was written. Units settle in log order."""
         ...
 
-    def changes(self, after: int, limit: int = 1000) -> Pending[Sequence[Change]]: ...
+    def changes(self, after: int, limit: int = 1000) -> Pending[Sequence[Change]]:
+        """Whole units behind the one of that sequence, at least one where there are any, and not many more changes than
+        `limit`. Fails with Behind when units between are kept no longer."""
+        ...
 
     def entries(self, first: int, limit: int = 256) -> Pending[Sequence[bytes]]:
         """Log entries from index `first` on, as they were committed."""
@@ -132,6 +139,10 @@ class LocalStore(Store, Protocol):
     @property
     def failing(self) -> StoreError | None:
         """Why the newest group could not be written; None once one could. Conflicts do not count."""
+        ...
+
+    def keep_changes(self, units: int) -> None:
+        """How many of the newest units stay in the change feed from now on, at least (feed.py)."""
         ...
 
     def kinds(self) -> Pending[Sequence[str]]:

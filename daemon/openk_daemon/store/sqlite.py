@@ -17,7 +17,7 @@ from openk_daemon.store.database import Row, fetch, open_database, translate, un
 from openk_daemon.store.folder import FolderLock, check_folder
 from openk_daemon.store.memory import do_nothing
 from openk_daemon.store.recent import Recent
-from openk_daemon.store.seam import Change, Committed, Record, StoreError, Unit
+from openk_daemon.store.seam import Behind, Change, Committed, Record, StoreError, Unit
 from openk_hsm.pending import Pending, failed, resolved
 from openk_hsm.reactor import EDGE, READ, Reactor
 
@@ -67,14 +67,14 @@ class SqliteStore:
         self._refusal: StoreError | None = None
         self._closed = False
         try:
-            size, sequence = self._measure()
+            size, oldest, newest = self._measure()
             self._size: int = size
         except apsw.Error as error:
             writer.close()
             self._reader.close()
             self._lock.release()
             raise translate(error) from error
-        self._committer = Committer(writer, self._size, sequence)
+        self._committer = Committer(writer, self._size, oldest, newest)
         self._queue = self._committer.queue
         self._own = None if reactor is not None else Reactor()
         self._reactor = reactor or cast(Reactor, self._own)
@@ -82,10 +82,12 @@ class SqliteStore:
         self._unsettled = 0
         self._recent = Recent(RECENT)
 
-    def _measure(self) -> tuple[int, int]:
+    def _measure(self) -> tuple[int, int, int]:
+        """Entries of the log; sequences of the oldest and of the newest unit in the feed."""
         sizes: list[Row] = fetch(self._reader, "SELECT first + count FROM log ORDER BY first DESC LIMIT 1")
-        sequences = fetch(self._reader, "SELECT max(sequence) FROM change")
-        return (sizes[0][0] if sizes else 0), (sequences[0][0] or 0)
+        ((oldest,),) = fetch(self._reader, "SELECT min(sequence) FROM change")
+        ((newest,),) = fetch(self._reader, "SELECT max(sequence) FROM change")
+        return (sizes[0][0] if sizes else 0), (oldest or 1), (newest or 0)
 
     @property
     def failing(self) -> StoreError | None:
@@ -138,6 +140,9 @@ class SqliteStore:
             return failed(translate(error))
         return resolved([Record(kind, *row) for row in rows])
 
+    def keep_changes(self, units: int) -> None:
+        self._committer.kept_changes = units
+
     def kinds(self) -> Pending[Sequence[str]]:
         found: list[str] = []
         try:
@@ -161,6 +166,8 @@ class SqliteStore:
                 rows += fetch(self._reader, columns + " = ? ORDER BY part", (last,))
         except apsw.Error as error:
             return failed(translate(error))
+        if rows and rows[0][0] > after + 1:  # sequences have no gaps of their own
+            return failed(Behind(f"the change feed begins with unit {rows[0][0]}"))
         return resolved([_change(row) for row in rows])
 
     def entries(self, first: int, limit: int = 256) -> Pending[Sequence[bytes]]:

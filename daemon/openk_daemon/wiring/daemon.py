@@ -86,8 +86,10 @@ class Daemon:
         self.hierarchy = Hierarchy(lanes.hsms, store, lambda: datetime.now(UTC), data=token.data)
         self.keyring = Keyring(self.hierarchy, self.pool, limits)
         self.keys = KeyHandlers(self.keyring, self.pool)
+        self.secrets = SecretHandlers(self.hierarchy, self.pool)
         self.seal = Seal(lanes, kept, self._wipe)
         self.tampering = Tampering(self.seal, lanes, ledger, self.log, lambda: self.config)
+        self._store = store
         self._recovered = False
         self._clearing = False
         rooms = Rooms(self.settings, self.engine, self.pool, store, lanes, ledger, self.seal, self.log, token)
@@ -145,6 +147,8 @@ class Daemon:
         self.keyring.openings.seconds, self.keyring.openings.uses = cache.key_seconds, cache.key_uses
         tuning = config.tuning
         pace = Pace(tuning.rotation_seconds, tuning.rotation_keys, tuning.rotations_per_minute)
+        self.secrets.keep(config.retention.secret_versions)
+        self._store.keep_changes(config.retention.changes)
         self.renewal.replace(rotation_rules(config.rotation), pace)
         self.watching.apply(config.health, alert_rules(config), config.alerts.clear_seconds)
 
@@ -157,7 +161,7 @@ class Daemon:
             **SettingsHandlers(self.settings.shown, self.settings.compared, self.log).handlers(),
             **VaultHandlers(self.hierarchy).handlers(),
             **self.keys.handlers(),
-            **SecretHandlers(self.hierarchy, self.pool).handlers(),
+            **self.secrets.handlers(),
             **RandomHandlers(self.lanes.hsms.default, self.pool).handlers(),
             **HsmHandlers(self.lanes.devices, self.keyring, self._failed_check).handlers(),
             **SealHandlers(self.seal, self.tampering.bars).handlers(),

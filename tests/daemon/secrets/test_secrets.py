@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from openk_daemon.audit.entries import tell_writes
+from openk_daemon.audit.tiles import LONGEST_ENTRY
 from openk_daemon.call import Sealed
 from openk_daemon.hierarchy.records import SECRET, SECRET_VERSION
 from openk_daemon.refusal import Refusal
+from openk_daemon.secrets.cabinet import OUTLIVED_MOST
 from openk_daemon.secrets.payload import PayloadError, assemble, decode_contents, encode_contents, front, parse
 from openk_daemon.store.memory import MemoryStore
-from openk_daemon.store.seam import Record
+from openk_daemon.store.seam import Full, Record
 from openk_hsm.inline import InlineLane
 from openk_hsm.pending import Pending
 from openk_hsm.seam import OpCode
@@ -101,6 +105,83 @@ def test_two_daemons_on_one_store_do_not_lose_a_put(custody: Custody) -> None:
         other.call("secret.put", secret=NAME, value=b"3")
     assert code(refusal) == "store.conflict"
     assert other.call("secret.put", secret=NAME, value=b"3")["version"] == 3
+
+
+def held(custody: Custody) -> list[int]:
+    """Numbers of the versions that the store has, of all secrets together."""
+    return sorted(int.from_bytes(id_[-4:], "big") for id_ in table(custody, SECRET_VERSION))
+
+
+def test_only_so_many_versions_are_kept_where_the_configuration_says_so(custody: Custody) -> None:
+    put = partial(custody.call, "secret.put", secret=NAME, value=b"x")
+    for _ in range(5):
+        put()
+    assert held(custody) == [1, 2, 3, 4, 5]
+    custody.secrets.keep(3)
+    assert held(custody) == [1, 2, 3, 4, 5], "reading the configuration deletes nothing"
+    outcome = custody.outcome("secret.put", secret=NAME, value=b"new")
+    assert [(write.kind, write.body is None) for write in outcome.writes] == [
+        (SECRET_VERSION, False), *[(SECRET_VERSION, True)] * 3, (SECRET, False),
+    ]  # fmt: skip
+    assert held(custody) == [1, 2, 3, 4, 5], "nor does a put that is not durable yet"
+    custody.commit(outcome)
+    assert held(custody) == [4, 5, 6]
+    assert custody.call("secret.get", secret=NAME, version=4)["value"] == b"x"
+    with pytest.raises(Refusal) as refusal:
+        custody.call("secret.get", secret=NAME, version=3)
+    assert code(refusal) == "secret.version_unknown"
+    custody.call("secret.put", secret="payments/other", value=b"y")
+    assert held(custody) == [1, 4, 5, 6], "each secret has versions of its own"
+
+
+def test_a_put_that_fails_deletes_no_version(custody: Custody) -> None:
+    custody.secrets.keep(1)
+    custody.call("secret.put", secret=NAME, value=b"old")
+    outcome = custody.outcome("secret.put", secret=NAME, value=b"new")
+    assert isinstance(custody.store, MemoryStore)
+    custody.store.fail_with(Full("no space"))
+    with pytest.raises(Refusal):
+        custody.commit(outcome)
+    custody.store.fail_with(None)
+    assert held(custody) == [1]
+    assert custody.call("secret.get", secret=NAME)["value"] == b"old"
+
+
+def test_many_versions_go_in_pieces_the_oldest_first(custody: Custody) -> None:
+    count = 2 * OUTLIVED_MOST + 10
+    for _ in range(count):
+        custody.call("secret.put", secret=NAME, value=b"x")
+    custody.secrets.keep(5)
+    for turn in (1, 2):
+        outcome = custody.outcome("secret.put", secret=NAME, value=b"x")
+        assert len(tell_writes("{}", outcome.writes)) < LONGEST_ENTRY / 2, "the audit entry names each"
+        custody.commit(outcome)
+        assert held(custody) == [*range(turn * OUTLIVED_MOST + 1, count + turn + 1)]
+    custody.call("secret.put", secret=NAME, value=b"x")
+    assert held(custody) == [*range(count - 1, count + 4)]
+
+
+@given(
+    steps=st.lists(st.one_of(st.just("put"), st.integers(0, 4), st.integers(-12, -1)), max_size=30),
+)
+def test_retention_against_a_model(steps: list[str | int]) -> None:
+    """Put; keep so many from now on (0 to 4); delete the version of that number (below 0)."""
+    custody = Custody()
+    custody.call("vault.create", vault="payments")
+    model: list[int] = []
+    newest = kept = 0
+    for step in steps:
+        if step == "put":
+            newest = 1 if not model else newest + 1
+            custody.call("secret.put", secret=NAME, value=b"x")
+            model = [number for number in [*model, newest] if not kept or number > newest - kept]
+        elif isinstance(step, int) and step >= 0:
+            kept = step
+            custody.secrets.keep(kept)
+        elif isinstance(step, int) and -step in model:
+            custody.call("secret.delete", secret=NAME, version=-step)
+            model.remove(-step)
+        assert held(custody) == model
 
 
 def test_delete_all(custody: Custody) -> None:

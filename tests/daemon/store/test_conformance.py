@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
+from openk_daemon.store.feed import BATCH, PIECE, next_oldest
 from openk_daemon.store.memory import MemoryStore
-from openk_daemon.store.seam import Change, Committed, Conflict, LocalStore, Record, StoreError, Unit, Write
+from openk_daemon.store.seam import Behind, Change, Committed, Conflict, LocalStore, Record, StoreError, Unit, Write
 from openk_hsm.pending import Pending, drive
 from tests.daemon.store.answers import answer, commit
 
@@ -148,6 +152,64 @@ async def test_the_feed_tells_every_change_once_and_never_half_a_unit(store: Loc
         while page := await answer(store.changes(seen[-1].sequence if seen else 0, limit)):
             seen += page
         assert seen == expected
+
+
+@pytest.mark.parametrize("kept", [1, 300])
+async def test_the_feed_is_bounded_and_a_reader_who_comes_too_late_is_told_so(store: LocalStore, kept: int) -> None:
+    """What is kept at least stays, what there is at most is bounded, and no answer has a gap."""
+    store.keep_changes(kept)
+    newest = await write(store, 0, kept + 2 * BATCH + 10)
+    for number in range(newest, newest + 2):  # a group shortens the feed once it is answered
+        newest = await write(store, number, 1)
+    with pytest.raises(Behind):
+        await answer(store.changes(0))
+    told = await answer(store.changes(newest - kept, 10_000))
+    assert [change.sequence for change in told] == [*range(newest - kept + 1, newest + 1)]
+    assert kept <= newest + 1 - await oldest_of(store, newest) <= kept + BATCH
+    assert await answer(store.changes(newest)) == []
+    assert await answer(store.read("key", b"a")) is not None, "records are not of the feed"
+
+
+async def test_a_feed_that_is_much_too_long_becomes_shorter_in_pieces(store: LocalStore) -> None:
+    newest = await write(store, 0, 2 * PIECE + 10)
+    assert await oldest_of(store, newest) == 1, "the usual bound is far away"
+    store.keep_changes(1)
+    oldest = 1
+    with trio.fail_after(30):
+        while oldest < 2 * PIECE:
+            newest = await write(store, newest, 1)
+            before, oldest = oldest, await oldest_of(store, newest)
+            assert (oldest - before) % PIECE == 0
+
+
+async def write(store: LocalStore, first: int, count: int) -> int:
+    """Change one record so many times, in as few groups as may be; the last one's sequence."""
+    waiting = [store.commit(Unit((Write("key", b"a", number, b"x"),))) for number in range(first, first + count)]
+    return [await answer(pending) for pending in waiting][-1].sequence
+
+
+async def oldest_of(store: LocalStore, newest: int) -> int:
+    """The sequence of the oldest unit that the feed still has."""
+    lost, kept = -1, newest - 1
+    while kept - lost > 1:
+        middle = (lost + kept) // 2
+        try:
+            await answer(store.changes(middle, 1))
+            kept = middle
+        except Behind:
+            lost = middle
+    return kept + 1
+
+
+@given(kept=st.integers(1, 5000), newest=st.integers(0, 20_000), oldest=st.integers(1, 20_001))
+def test_what_goes_of_the_feed(kept: int, newest: int, oldest: int) -> None:
+    oldest = min(oldest, newest + 1)
+    left = next_oldest(oldest, newest, kept)
+    assert oldest <= left <= oldest + PIECE
+    assert left == oldest or newest + 1 - left >= kept
+    for _ in range(30):
+        left = next_oldest(left, newest, kept)
+    assert newest + 1 - left < kept + BATCH
 
 
 async def test_the_hook_runs_after_the_units_of_a_group_settled() -> None:
