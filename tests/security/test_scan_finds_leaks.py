@@ -78,12 +78,17 @@ LEAKS = {
         "at = ctypes.addressof(ctypes.c_char.from_buffer(page));"
         "assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(at), 4096, 0) == 0"
     ),
-    "on the stack of a thread": (
-        "import threading; from openk_memory.region import Region; from cryptography.hazmat.primitives.ciphers"
-        ".aead import AESGCM as A; region = Region(32); hold = threading.Event();"
-        "run = lambda: (sock.recv_into(region.view), A(region.view).encrypt_into(bytes(12), b'x', None, bytearray(17)),"
-        "region.view.__setitem__(slice(None), bytes(32)), done.set(), hold.wait());"
-        "done = threading.Event(); t = threading.Thread(target=run, daemon=True); t.start(); done.wait()"
+    "on the stack of a thread": (  # ioctl works on a copy on its stack; no such number, so it says no
+        "import fcntl, threading; from contextlib import suppress; from openk_memory.region import Region\n"
+        "def run():\n"
+        "    sock.recv_into(region.view)\n"
+        "    with suppress(OSError): fcntl.ioctl(sock, 0, region.view, True)\n"
+        "    region.view[:] = bytes(32)\n"
+        "    done.set()\n"
+        "    hold.wait()\n"
+        "region, hold, done = Region(32), threading.Event(), threading.Event()\n"
+        "threading.Thread(target=run, daemon=True).start()\n"
+        "done.wait()"
     ),
     "inside a live cipher object": (
         "from cryptography.hazmat.primitives.ciphers.aead import AESGCM; data = bytearray(32); sock.recv_into(data);"
@@ -101,8 +106,8 @@ def test_a_leak_is_found(leak: str) -> None:
         hits = scan(process.pid, [other, canary])
         assert {hit.needle for hit in hits} == {1}
         found = unlocked(hits)
-        assert FORMS.get(leak, "raw") in {hit.form for hit in found} or leak == "on the stack of a thread"
-        assert any(not hit.in_registers for hit in found) or leak == "on the stack of a thread"
+        assert FORMS.get(leak, "raw") in {hit.form for hit in found}
+        assert any(not hit.in_registers for hit in found)
         assert canary.hex() not in repr(hits)
         process.proceed()  # it lives on
 

@@ -28,7 +28,7 @@ def open_(secret, out):
             text.view[at:at + 32] = secret[:min(32, size - at)]
         AESGCM(bytes(range(32))).encrypt_into(bytes(12), text.view, None, box)
     AESGCM(bytes(range(32))).decrypt_into(bytes(12), box, None, out[:size])   # the secret is the plaintext
-def chacha(secret, out):
+def chacha(secret, out):        # openk does not use it, and the scrub is not made for it
     ChaCha20Poly1305(secret).encrypt_into(bytes(12), bytes(size), None, out)
 def mac(secret, out):
     state = hmac.HMAC(secret, hashes.SHA256())
@@ -58,10 +58,12 @@ def hits_after(operation: str, scrubbed: bool, size: int) -> int:
 
 
 @pytest.mark.parametrize("size", [6, 64, 1000, 16384])
-@pytest.mark.parametrize("operation", ["seal", "open", "chacha", "mac", "expand"])
+@pytest.mark.parametrize("operation", ["seal", "open", "mac", "expand"])
 def test_nothing_is_left(operation: str, size: int) -> None:
     assert hits_after(operation, scrubbed=True, size=size) == 0
 
 
 def test_without_the_scrub_something_is_left() -> None:
-    assert sum(hits_after(operation, scrubbed=False, size=1000) for operation in ("seal", "open")) > 0
+    """By AES-GCM where the processor has AVX-512 (in its registers), by ChaCha20 with AVX2 (on the stack)."""
+    operations = ("seal", "open", "chacha")
+    assert sum(hits_after(operation, scrubbed=False, size=1000) for operation in operations) > 0
