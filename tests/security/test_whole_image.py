@@ -47,7 +47,7 @@ from tests.support.tokens import URI
 __all__ = ["template"]
 
 SUPPORT: Final = Path(__file__).parents[1] / "support"
-OPEN_MEMORY: Final = (str(SUPPORT / "openkd_without_secretmem.py"),)
+OPEN_MEMORY: Final = (str(SUPPORT / "without_secretmem.py"), sys.executable, "-m", "openk_daemon")
 LEAKY: Final = (str(SUPPORT / "leaky_openkd.py"),)
 IDLE: Final = 1.3
 """Seconds until whatever is tidied once a second has been."""

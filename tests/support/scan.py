@@ -75,9 +75,9 @@ class Mapping:
 def scan(pid: int, needles: Sequence[bytes]) -> list[Hit]:
     """All places where a needle (at least 16 bytes, random) or a piece of one is found in process `pid`, frozen.
 
-    Pieces that belong to one whole needle are one hit. Raises PermissionError if tracing is not allowed,
-    ProcessLookupError if it is gone."""
-    patterns = [(index, form, text) for index, needle in enumerate(needles) for form, text in forms(needle)]
+    Pieces that belong to one whole needle are one hit; what needles have in common counts for the first. Raises
+    PermissionError if tracing is not allowed, ProcessLookupError if it is gone."""
+    patterns = _patterns(needles)
     hits: list[Hit] = []
     with frozen(pid) as threads:
         for thread in threads:
@@ -92,6 +92,14 @@ def scan(pid: int, needles: Sequence[bytes]) -> list[Hit]:
                 for address, block in present(pid, memory.fileno(), mapping):
                     hits += _search(mapping, address, block, patterns, needles)
     return sorted(set(hits), key=lambda hit: (hit.mapping, hit.address, hit.form))
+
+
+def _patterns(needles: Sequence[bytes]) -> list[tuple[int, str, bytes]]:
+    known = dict[bytes, tuple[int, str, bytes]]()
+    for index, needle in enumerate(needles):
+        for form, text in forms(needle):
+            known.setdefault(text, (index, form, text))
+    return list(known.values())
 
 
 def unlocked(hits: Sequence[Hit]) -> list[Hit]:
@@ -109,7 +117,7 @@ def forms(needle: bytes) -> Iterator[tuple[str, bytes]]:
         yield "reversed", piece[::-1]
         yield "hex", piece.hex().encode()
         yield "hex", piece.hex().upper().encode()
-    if len(needle) >= 32:
+    if len(needle) == 16 or len(needle) >= 32:  # an AES-128 key, or one of 256 bits and what follows it
         for trace in traces(needle[:32]):
             yield "schedule", trace
     for skip in range(3):  # base64 of a text that has the needle at an offset of 0, 1 or 2 modulo 3

@@ -43,11 +43,10 @@ EVERY = tuple(command for command in COMMAND if command not in _QUIET)
 
 
 @dataclass
-class EmulatedDevice:
-    """A running emulator. Its process may be killed and started again with `start` (with a state file)."""
+class ReachableDevice:
+    """An emulator behind its connector's port, wherever it runs."""
 
     port: int
-    process: subprocess.Popen[bytes]
 
     def uri(self, key: int = OPENK_KEY, **query: str) -> str:
         more = "".join(f"&{name.replace('_', '-')}={value}" for name, value in query.items())
@@ -94,6 +93,13 @@ class EmulatedDevice:
             assert connection.getresponse().status < 300
 
 
+@dataclass
+class EmulatedDevice(ReachableDevice):
+    """A running emulator. Its process may be killed and started again with `start` (with a state file)."""
+
+    process: subprocess.Popen[bytes]
+
+
 @contextmanager
 def emulated(*options: str, port: int = 0) -> Generator[EmulatedDevice]:
     """A device as it leaves the factory, in a process of its own; killed at the end."""
@@ -116,7 +122,7 @@ def start(*options: str, port: int = 0) -> EmulatedDevice:
     return EmulatedDevice(int(url.rpartition(":")[2]), process)
 
 
-def initialise(device: EmulatedDevice, folder: Path, uri: str = "", password: bytes = PASSWORD) -> Path:
+def initialise(device: ReachableDevice, folder: Path, uri: str = "", password: bytes = PASSWORD) -> Path:
     """openk's root keys on it; the folder is the worker's state. The file with the password."""
     pin = folder / "pin"
     pin.write_bytes(password + b"\n")

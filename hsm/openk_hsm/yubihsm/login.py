@@ -44,6 +44,8 @@ _SHARED_INFO: Final = b"\x3c\x88\x10"
 _PKCS8: Final = bytes.fromhex("3041020100301306072a8648ce3d020106082a8648ce3d030107042730250201010420")
 """What stands before a P-256 scalar in PKCS #8 (RFC 5958) without its public key."""
 _BYTES_HEADER: Final = bytes.__basicsize__ - 1
+_DECOY: Final = _PKCS8 + bytes(range(1, _STATIC + 1))
+"""A private key that is none."""
 
 Send = Callable[[COMMAND, bytes], bytes]
 """A command in clear and its answer's data. Raises what the device's connection raises."""
@@ -120,6 +122,8 @@ class Credentials:
         finally:
             wipe(self._secrets)
             wipe(self._derived)
+            del static, ephemeral
+            _scrub()
         return number, receipt
 
     def _device_point(self, send: Send) -> bytes:
@@ -134,6 +138,15 @@ class Credentials:
 
 def _point(encoded: bytes) -> ec.EllipticCurvePublicKey:
     return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), encoded)
+
+
+def _scrub() -> None:
+    """Libcrypto's multiplication leaves the scalar, last byte first, in dead stack frames of this thread: the same
+    steps with one that is no secret overwrite it. What it leaves in freed blocks of the heap is the allocator's to
+    overwrite (openk_memory.environment)."""
+    decoy = load_der_private_key(_DECOY, None)
+    if isinstance(decoy, ec.EllipticCurvePrivateKey):
+        decoy.exchange(ec.ECDH(), decoy.public_key())
 
 
 def _wrong(key: int) -> WrongPin:
