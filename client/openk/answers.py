@@ -46,7 +46,7 @@ def decode_error(raw: RawValue) -> Value:
 
 def _decode(raw: RawValue, names: frozenset[str], *, public: bool) -> Value:
     if isinstance(raw, memoryview):
-        return bytes(raw) if public else Secret(raw)
+        return bytes(raw) if public else _moved(raw)
     if isinstance(raw, Text):
         return str(raw.view, "utf-8", "replace")
     if isinstance(raw, dict):
@@ -54,6 +54,14 @@ def _decode(raw: RawValue, names: frozenset[str], *, public: bool) -> Value:
     if isinstance(raw, list):
         return [_decode(value, names, public=public) for value in raw]
     return raw
+
+
+def _moved(raw: memoryview) -> Secret:
+    """Out of the receive buffer. Zeros take its place there and, being as many, in the vector registers that the copy
+    went through: what is left in those may be spilled to the stack, where nothing wipes it."""
+    secret = Secret(raw)
+    raw[:] = bytes(len(raw))
+    return secret
 
 
 class Reply:

@@ -1,16 +1,19 @@
 """A program that gives secrets to the SDK in buffers, and wipes those and the Secrets it gets: nothing of them is left in
-it, with the blocking and with the trio client. With plain `bytes` something is, as the SDK's documents say."""
+it, with the blocking and with the trio client. With plain `bytes` something is, as the SDK's documents say. The command
+line is such a program: nothing is left of what was typed, piped, read from a file, or shown."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.security.test_scan_finds_leaks import victim
+from tests.security.test_scan_finds_leaks import Victim, victim
 from tests.support.daemon import RunningDaemon, copy_template, running_daemon, template
 from tests.support.scan import Hit, scan
 from tests.support.secret_work import Line
@@ -56,16 +59,18 @@ trio.run(main)
 WIPED = {"form": "bytearray", "receive": "sock.recv_into(given)", "wipe": "given[:] = bytes(32)"}
 PLAIN = {"form": "bytes", "receive": "given = sock.recv(32)", "wipe": "del given"}
 
-PROMPT = """
-from openk_tools import material
+COMMAND = """
+from openk_tools import cli
 os.setsid()
-os.open(sys.argv[2], os.O_RDWR)  # its controlling terminal from now on
-sock.send(b"ready")
-value = material.ask("Value", again=True)
-assert len(value) == 32
-material.wipe(value)
+for place in sys.argv[2].split():  # NUMBER=PATH; the first terminal is its controlling terminal from now on
+    number, _, path = place.partition("=")
+    opened = os.open(path, os.O_RDWR if "/dev/" in path else os.O_WRONLY if number == "1" else os.O_RDONLY)
+    os.dup2(opened, int(number))
+status = cli.main(sys.argv[3:])
+assert status == 0, status
 report(b"done")
 """
+"""`openk`, which does not end."""
 
 
 @pytest.fixture(scope="module")
@@ -98,21 +103,116 @@ def test_plain_bytes_stay(daemon: RunningDaemon) -> None:
     assert left(daemon, BLOCKING, PLAIN) != []
 
 
-def test_nothing_whole_is_left_of_what_was_typed_at_a_prompt() -> None:
-    """The command line's: twice the same, on a terminal, without echo. Pieces that vector registers carried may lie in
-    dead stack frames until the command ends (docs/threat-model.md, N9): the daemon scrubs those, the command line does
-    not."""
-    canary = secrets.token_hex(16).encode()
-    terminal, other = os.openpty()
-    with victim(PROMPT, os.ttyname(other)) as process:
-        assert process.sock.recv(10) == b"ready"
-        for _ in range(2):
-            while b": " not in os.read(terminal, 1000):
-                continue
-            os.write(terminal, canary + b"\n")
-        assert process.sock.recv(10) == b"done"
-        hits = [hit for hit in scan(process.pid, [canary]) if not hit.in_registers]
-        assert {(hit.form, hit.mapping) for hit in hits} <= {("piece", "[stack]")}
-        process.proceed()
-    os.close(terminal)
-    os.close(other)
+class Terminal:
+    """One that a command reads from or writes to. Closed by `with`."""
+
+    def __enter__(self) -> Terminal:
+        self._ours, self._theirs = os.openpty()
+        self.path = os.ttyname(self._theirs)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._ours)
+        os.close(self._theirs)
+
+    def type(self, line: bytes) -> None:
+        """When asked."""
+        while b": " not in os.read(self._ours, 1000):
+            continue
+        os.write(self._ours, line + b"\n")
+
+    def wait_for(self, text: bytes) -> None:
+        seen = b""
+        while text not in seen:
+            seen += os.read(self._ours, 1000)
+
+
+@contextmanager
+def openk(daemon: RunningDaemon, *command: str, places: str = "") -> Iterator[Victim]:
+    """`openk command`; `places`: what its descriptors are."""
+    with victim(COMMAND, places, "--socket", str(daemon.socket), *command) as process:
+        yield process
+
+
+def of_canary(process: Victim, canary: bytes) -> list[Hit]:
+    """What is in it, registers excepted, when the command has done its work."""
+    assert process.sock.recv(10) == b"done"
+    time.sleep(0.02)
+    return [hit for hit in scan(process.pid, [canary]) if not hit.in_registers]
+
+
+@pytest.fixture
+def canary() -> bytes:
+    return secrets.token_hex(16).encode()
+
+
+@pytest.mark.parametrize(("options", "times"), [((), 2), (("--field", "password"), 1)], ids=["value", "field"])
+def test_nothing_is_left_of_what_was_typed(
+    daemon: RunningDaemon, canary: bytes, options: tuple[str, ...], times: int
+) -> None:
+    with (
+        Terminal() as terminal,
+        openk(daemon, "secret", "put", "v/typed", *options, places=f"0={terminal.path}") as process,
+    ):
+        for _ in range(times):
+            terminal.type(canary)
+        assert of_canary(process, canary) == []
+
+
+@pytest.mark.parametrize("size", [32, 5000, 200_000])
+def test_nothing_is_left_of_what_was_piped(daemon: RunningDaemon, canary: bytes, size: int, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with openk(daemon, "secret", "put", "v/piped", places=f"0={pipe}") as process:
+        pipe.write_bytes(canary * (size // 32))
+        assert of_canary(process, canary) == []
+
+
+def test_nothing_is_left_of_what_a_file_holds(daemon: RunningDaemon, canary: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(canary)
+    with openk(daemon, "secret", "put", "v/file", "--from-file", str(file)) as process:
+        assert of_canary(process, canary) == []
+
+
+@pytest.fixture
+def shown(daemon: RunningDaemon, canary: bytes) -> str:
+    """The name of a secret that is the canary."""
+    line = Line(daemon.socket)
+    line.ask("secret.put", secret="v/shown", value=canary)
+    line.close()
+    return "v/shown"
+
+
+def test_nothing_is_left_of_what_went_into_a_pipe(
+    daemon: RunningDaemon, shown: str, canary: bytes, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with openk(daemon, "secret", "get", shown, places=f"1={pipe}") as process:
+        with pipe.open("rb") as reading:
+            assert reading.read(32) == canary
+        assert of_canary(process, canary) == []
+
+
+def test_nothing_is_left_of_what_a_terminal_showed(daemon: RunningDaemon, shown: str, canary: bytes) -> None:
+    with Terminal() as terminal, openk(daemon, "secret", "get", shown, places=f"1={terminal.path}") as process:
+        terminal.wait_for(canary)
+        assert of_canary(process, canary) == []
+
+
+def test_nothing_is_left_of_what_went_into_a_file(
+    daemon: RunningDaemon, shown: str, canary: bytes, tmp_path: Path
+) -> None:
+    with openk(daemon, "secret", "get", shown, "--out", str(tmp_path / "file")) as process:
+        assert of_canary(process, canary) == []
+    assert (tmp_path / "file").read_bytes() == canary
+
+
+def test_what_is_shown_as_json_stays(daemon: RunningDaemon, shown: str, canary: bytes) -> None:
+    """As the documents say; and the search sees it."""
+    with Terminal() as terminal, openk(
+        daemon, "--json", "secret", "get", shown, places=f"1={terminal.path}"
+    ) as process:
+        terminal.wait_for(b"}")
+        assert of_canary(process, canary) != []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from typing import Final, TypeAlias
@@ -9,7 +10,8 @@ from typing import Final, TypeAlias
 import click
 
 from openk.wire.methods import Kind, Method
-from openk_tools import material, outlet
+from openk_tools import material, outlet, prompt
+from openk_tools.held import trim, wipe
 from openk_tools.outlet import Way
 from openk_tools.rendering import cell, show, show_json, table
 from openk_tools.session import Session
@@ -21,6 +23,7 @@ Values: TypeAlias = str | int | bool | tuple[str, ...] | None
 """What click hands over: `from_NAME` is a file to read field NAME from, `to_NAME` one to write a result to."""
 
 PAGE: Final = 1000
+_ONE_LINE: Final = re.compile(rb"[^\n]*\n")
 _WAYS: Final = "on standard input, by --from-file, or when asked"
 
 
@@ -42,7 +45,7 @@ def run(context: click.Context, method: Method, values: Mapping[str, Values]) ->
             answer = _fetch(session, method, params)
         present(method, answer, values, settings)
     finally:
-        material.wipe(params, answer)
+        wipe(params, answer)
 
 
 def _check(method: Method, values: Mapping[str, Values], settings: Settings) -> None:
@@ -98,7 +101,7 @@ def _gather_fields(values: Mapping[str, Values], params: Answer) -> None:
             )
             raise click.UsageError(message)
         params["fields"] = fields
-        fields[name] = material.ask(f"Field {name}", again=False)
+        fields[name] = prompt.ask(f"Field {name}", again=False)
 
 
 def _gather_value(values: Mapping[str, Values], params: Answer) -> None:
@@ -109,12 +112,12 @@ def _gather_value(values: Mapping[str, Values], params: Answer) -> None:
             raise click.UsageError(message)
         return
     if "value" not in params:
-        params["value"] = material.ask("Value", again=True) if sys.stdin.isatty() else material.read("-", what="value")
+        params["value"] = prompt.ask("Value", again=True) if sys.stdin.isatty() else material.read("-", what="value")
     value = params["value"]
-    if isinstance(value, bytearray):
+    if isinstance(value, memoryview):
         if values.get("trim"):
-            material.trim(value)
-        elif value.endswith(b"\n") and value.count(b"\n") == 1:
+            params["value"] = trim(value)
+        elif _ONE_LINE.fullmatch(value):
             click.echo("openk: note: the value ends with a line end, which is kept; --trim drops it.", err=True)
 
 

@@ -6,7 +6,6 @@ On a terminal, raw means what can be read: text is written as it is, other bytes
 from __future__ import annotations
 
 import base64
-import codecs
 import os
 import re
 import secrets
@@ -19,7 +18,14 @@ import click
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-_CONTROLS: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
+_TEXT: Final = re.compile(
+    rb"""(?x: [\t\n\x20-\x7e]                                   # well-formed UTF-8 (table 3-7 of the Unicode standard)
+    | \xc2[\xa0-\xbf] | [\xc3-\xdf][\x80-\xbf]                  # without controls but tab and line feed
+    | \xe0[\xa0-\xbf][\x80-\xbf] | [\xe1-\xec\xee\xef][\x80-\xbf]{2} | \xed[\x80-\x9f][\x80-\xbf]
+    | \xf0[\x90-\xbf][\x80-\xbf]{2} | [\xf1-\xf3][\x80-\xbf]{3} | \xf4[\x80-\x8f][\x80-\xbf]{2}
+    )*+"""
+)
+"""Decoding would leave a copy of it behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +38,7 @@ class Way:
 
 def is_text(value: Buffer) -> bool:
     """Whether a terminal shows `value` as it is: UTF-8 without control characters but tab and line feed."""
-    if _CONTROLS.search(value):
-        return False
-    try:
-        codecs.utf_8_decode(value, "strict", True)
-    except UnicodeDecodeError:
-        return False
-    return True
+    return _TEXT.fullmatch(value) is not None
 
 
 def emit(value: Buffer, *, secret: bool, way: Way, out: str) -> None:

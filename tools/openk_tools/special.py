@@ -13,6 +13,7 @@ from openk.wire.methods import METHODS
 from openk_tools import completion, following, material, top, watch
 from openk_tools.commands import Leaf, command_of
 from openk_tools.failure import Failure
+from openk_tools.held import wipe
 from openk_tools.rendering import from_json, listing, pairs, show, show_json, table
 from openk_tools.session import Session
 from openk_tools.settings import Settings
@@ -114,9 +115,9 @@ def _call() -> Leaf:
             with Session(context.ensure_object(Settings)) as session:
                 answer = session.call(method, params)
             show_json(answer)
-            material.wipe(answer)
+            wipe(answer)
         finally:
-            material.wipe(params)
+            wipe(params)
 
     text = (
         "Call any method by its name, batches (`items`) included. Parameters are one JSON object; bytes are base64 "
@@ -131,7 +132,7 @@ def _call() -> Leaf:
 def _parsed(source: str) -> Answer:
     text = material.read(source, what="parameters")
     try:
-        parsed: Value = json.loads(text)
+        parsed: Value = json.loads(str(text, "utf-8"))
         value = from_json(parsed)
     except (ValueError, RecursionError) as error:
         # Only where it broke, never the text: it may hold a secret.
@@ -141,7 +142,7 @@ def _parsed(source: str) -> Answer:
         message = f"The parameters are not JSON: see {where}."
         raise click.UsageError(message) from None
     finally:
-        material.wipe(text)
+        wipe(text)
     if not isinstance(value, dict):
         message = "The parameters must be one JSON object."
         raise click.UsageError(message)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openk.answers import decode_result
 from openk.calls import keys, system
 from openk.conversation import Answered, Conversation
 from openk.errors import KeyFault, RequestFault, Unintelligible
@@ -66,6 +67,14 @@ def test_an_outgrown_buffer_is_wiped() -> None:
     feed(conversation, answer[60_000:])
     assert conversation._buffer is not first
     assert set(first) == {0}
+
+
+def test_a_secret_is_moved_out_of_the_buffer_and_what_is_public_copied() -> None:
+    """At once, by a copy as long: it clears the vector registers that the first went through."""
+    secret, public = bytearray(b"\xaa" * 40), bytearray(b"\xbb" * 40)
+    assert decode_result("secret.get", {"value": memoryview(secret)}) == {"value": b"\xaa" * 40}
+    assert decode_result("key.sign", {"signature": memoryview(public)}) == {"signature": b"\xbb" * 40}
+    assert (set(secret), set(public)) == ({0}, {0xBB})
 
 
 def test_half_an_answer_is_wiped_when_the_connection_is_given_up() -> None:

@@ -17,12 +17,12 @@ from tests.unit.tools.test_outlet import on_a_terminal
 
 
 @pytest.fixture
-def buffers(monkeypatch: pytest.MonkeyPatch) -> list[bytearray]:
+def buffers(monkeypatch: pytest.MonkeyPatch) -> list[bytearray | memoryview]:
     """Every secret that was read, and every one that was answered."""
-    kept: list[bytearray] = []
+    kept: list[bytearray | memoryview] = []
     read, call = material.read, Session.call
 
-    def keep_read(source: str, *, what: str = "input") -> bytearray:
+    def keep_read(source: str, *, what: str = "input") -> memoryview:
         kept.append(read(source, what=what))
         return kept[-1]
 
@@ -36,12 +36,12 @@ def buffers(monkeypatch: pytest.MonkeyPatch) -> list[bytearray]:
     return kept
 
 
-def wiped(buffers: list[bytearray]) -> bool:
+def wiped(buffers: list[bytearray | memoryview]) -> bool:
     assert all(len(buffer) > 0 for buffer in buffers)
     return not any(any(buffer) for buffer in buffers)
 
 
-def test_input_and_answer_are_wiped(tmp_path: Path, buffers: list[bytearray]) -> None:
+def test_input_and_answer_are_wiped(tmp_path: Path, buffers: list[bytearray | memoryview]) -> None:
     def decrypt(params: Params) -> dict[str, object]:
         return {"plaintext": b"hunter2", "version": 1}
 
@@ -53,7 +53,7 @@ def test_input_and_answer_are_wiped(tmp_path: Path, buffers: list[bytearray]) ->
     assert wiped(buffers)
 
 
-def test_input_is_wiped_when_the_daemon_refuses(tmp_path: Path, buffers: list[bytearray]) -> None:
+def test_input_is_wiped_when_the_daemon_refuses(tmp_path: Path, buffers: list[bytearray | memoryview]) -> None:
     with FakeDaemon(tmp_path / "s", {"secret.put": Refusal("policy.denied")}) as daemon:
         ran = run(["--socket", str(daemon.path), "secret", "put", "v/s"], b"hunter2")
         assert daemon.asked("secret.put") == [{"secret": "v/s", "value": b"hunter2"}]
@@ -61,7 +61,7 @@ def test_input_is_wiped_when_the_daemon_refuses(tmp_path: Path, buffers: list[by
     assert wiped(buffers)
 
 
-def test_input_is_wiped_when_the_answer_cannot_be_written(tmp_path: Path, buffers: list[bytearray]) -> None:
+def test_input_is_wiped_when_the_answer_cannot_be_written(tmp_path: Path, buffers: list[bytearray | memoryview]) -> None:
     with FakeDaemon(tmp_path / "s", {"secret.get": {"value": b"hunter2", "version": 1}}) as daemon:
         ran = run(["--socket", str(daemon.path), "secret", "get", "v/s", "--out", str(tmp_path / "none" / "f")])
     assert (ran.status, len(buffers)) == (74, 1)

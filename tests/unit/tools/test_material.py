@@ -8,13 +8,16 @@ import pty
 import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openk_tools import material
+from openk_memory import kernel
+from openk_memory.errors import LockLimitTooLow, Unsupported
+from openk_tools import held, material, prompt
 
 
 @given(content=st.binary(max_size=300_000))
@@ -54,7 +57,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_wipe_reaches_into_maps_and_lists() -> None:
     one, two, three = bytearray(b"one"), bytearray(b"two"), bytearray(b"three")
-    material.wipe(one, {"fields": {"a": two}, "text": "kept"}, [three, 4, None])
+    held.wipe(one, {"fields": {"a": two}, "text": "kept"}, [three, 4, None])
     assert [bytes(part) for part in (one, two, three)] == [bytes(3), bytes(3), bytes(5)]
 
 
@@ -62,7 +65,31 @@ def test_wipe_reaches_into_maps_and_lists() -> None:
     ("given", "left"), [(b"a\n", b"a"), (b"a\r\n", b"a"), (b"a\n\n", b"a\n"), (b"a", b"a"), (b"", b""), (b"\n", b"")]
 )
 def test_trim_drops_one_line_end(given: bytes, left: bytes) -> None:
-    assert material.trim(bytearray(given)) == left
+    whole = memoryview(bytearray(given))
+    assert held.trim(whole) == left
+    assert not any(whole[len(left) :])
+
+
+def test_a_room_is_locked() -> None:
+    before = kernel.locked_bytes()
+    room = held.room(100_000)
+    assert len(room) == 100_000
+    assert kernel.locked_bytes() - before >= 100_000
+
+
+@pytest.mark.parametrize("error", [LockLimitTooLow(1, 2, 3), Unsupported("not here")])
+def test_without_locked_memory_ordinary_memory_takes_its_place(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(size: int) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(held, "Region", refuse)
+    (tmp_path / "f").write_bytes(b"hunter2\n")
+    read = material.read(str(tmp_path / "f"))
+    assert held.trim(read) == b"hunter2"
+    held.wipe(read)
+    assert read == bytes(8)
 
 
 def ask_on_a_terminal(*typed: bytes, again: bool) -> tuple[int, bytes, bytes]:
@@ -71,7 +98,7 @@ def ask_on_a_terminal(*typed: bytes, again: bool) -> tuple[int, bytes, bytes]:
     pid, terminal = pty.fork()
     if pid == 0:
         try:
-            os.write(give, material.ask("Value", again=again))
+            os.write(give, prompt.ask("Value", again=again))
             os._exit(0)
         except click.UsageError:
             os._exit(2)
