@@ -9,8 +9,7 @@ files are written and synced on a thread, which holds the lock for microseconds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from hashlib import sha256
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -18,8 +17,9 @@ import trio
 from openk_daemon.audit.checkpoint import Checkpoint, CheckpointInvalid, seal
 from openk_daemon.audit.edge import WIDTH, Edge
 from openk_daemon.audit.examination import Log, read_entries
+from openk_daemon.audit.growing import Growing, Place
 from openk_daemon.audit.note_key import NoteKey
-from openk_daemon.audit.tiles import CHECKPOINT, File, Tiles, bundle_file, tile_file
+from openk_daemon.audit.tiles import CHECKPOINT, File, Tiles
 from openk_hsm.errors import HsmError
 from openk_hsm.pending import Pending, settle
 
@@ -52,22 +52,19 @@ class Publisher:
         self._origin = origin
         self._key = key
         self._sign = sign
-        self._edge = Edge()
-        self._bundle: list[bytes] = []  # the entries below the unfinished tile of level 0
+        self._growing = Growing()
         self._files: list[File] = []  # filled tiles and bundles that are not on disk yet
-        self._partial: list[tuple[int | str, int, int]] = []  # level, number, width: under the checkpoint
-        self._replaced: list[tuple[int | str, int, int]] = []  # under the one before: whoever reads it may go on
+        self._partial: list[Place] = []  # under the checkpoint
+        self._replaced: list[Place] = []  # under the one before: whoever reads it may go on
         self.checkpoint = Checkpoint(origin, 0, Edge().root())
         self.text = ""
 
     def resume(self, text: str, checkpoint: Checkpoint, edge: Edge) -> None:
         """Go on from an examined checkpoint. Raises AuditDamaged when its last entries cannot be read."""
-        self.text, self.checkpoint, self._edge = text, checkpoint, edge
+        self.text, self.checkpoint = text, checkpoint
         width = edge.size % WIDTH
-        self._bundle = list(read_entries(self._log, edge.size - width, width))
-        self._partial = [(tile.level, tile.number, len(tile.hashes)) for tile in edge.partial_tiles()]
-        if width:
-            self._partial.append(("entries", edge.size // WIDTH, width))
+        self._growing = Growing(edge, read_entries(self._log, edge.size - width, width))
+        _, self._partial = self._growing.unfinished()
 
     async def publish(self) -> None:
         """Sign a checkpoint over all that is committed. Raises NotPublished, AuditDamaged."""
@@ -75,40 +72,27 @@ class Publisher:
         if self.text and size == self.checkpoint.size:
             return
         await self._grow(size)
-        partial = self._edge.partial_tiles()
-        files = [tile_file(tile) for tile in partial]
-        kept: list[tuple[int | str, int, int]] = [(tile.level, tile.number, len(tile.hashes)) for tile in partial]
-        if self._bundle:
-            number = self._edge.size // WIDTH
-            files.append(bundle_file(number, self._bundle))
-            kept.append(("entries", number, len(self._bundle)))
+        files, kept = self._growing.unfinished()
         await self._write(files)
-        checkpoint = Checkpoint(self._origin, self._edge.size, self._edge.root())
+        edge = self._growing.edge
+        checkpoint = Checkpoint(self._origin, edge.size, edge.root())
         text = await self._seal(checkpoint)
         await self._write([File(CHECKPOINT, text.encode())])
         self.checkpoint, self.text = checkpoint, text
         await self._remove_replaced(kept)
 
     async def _grow(self, size: int) -> None:
-        while self._edge.size < size or self._files:
-            if len(self._files) >= FILES or self._edge.size == size:
+        growing = self._growing
+        while growing.edge.size < size or self._files:
+            if len(self._files) >= FILES or growing.edge.size == size:
                 files, count = list(self._files), len(self._files)
                 await self._write(files)
                 del self._files[:count]
                 continue
-            entries = read_entries(self._log, self._edge.size, min(CHUNK, size - self._edge.size))
+            entries = read_entries(self._log, growing.edge.size, min(CHUNK, size - growing.edge.size))
             for at in range(0, len(entries), SLICE):
-                self._take(entries[at : at + SLICE])
+                self._files += growing.take(entries[at : at + SLICE])
                 await trio.sleep(PAUSE)
-
-    def _take(self, entries: Sequence[bytes]) -> None:
-        for entry in entries:
-            self._bundle.append(entry)
-            filled = self._edge.append(sha256(b"\x00" + entry).digest())
-            if filled:
-                self._files.append(bundle_file(filled[0].number, self._bundle))
-                self._files += [tile_file(tile) for tile in filled]
-                self._bundle = []
 
     async def _write(self, files: list[File]) -> None:
         if not files:
@@ -129,7 +113,7 @@ class Publisher:
         except CheckpointInvalid as error:
             raise NotPublished(f"the HSM signed with another key than the audit key: {error}") from error
 
-    async def _remove_replaced(self, kept: list[tuple[int | str, int, int]]) -> None:
+    async def _remove_replaced(self, kept: list[Place]) -> None:
         """Forget the unfinished tiles of the checkpoint before the last, and no file that is still in use."""
         used = {*kept, *self._partial}
         gone = [tile for tile in self._replaced if tile not in used]
@@ -143,7 +127,7 @@ class Publisher:
         self._replaced = []
         await self._remove(gone)
 
-    async def _remove(self, gone: list[tuple[int | str, int, int]]) -> None:
+    async def _remove(self, gone: list[Place]) -> None:
         def remove() -> None:
             for level, number, width in gone:
                 self._tiles.remove_partial(level, number, width)

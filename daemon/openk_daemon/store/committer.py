@@ -244,6 +244,8 @@ class Committer:
         """Move pages from the write-ahead log to the database; a failure only leaves the log longer."""
         try:
             self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.BusyError:
+            pass  # the end of a backup does it (`copying`)
         except apsw.Error as error:
             _log.warning("the write-ahead log could not be checkpointed: %s", error)
         self._pages = 0

@@ -30,6 +30,8 @@ MARK: Final = int.from_bytes(b"opkS", "big")
 CHECKSUM_BYTES: Final = 8
 LOG_AHEAD: Final = 4 << 20
 """Bytes the write-ahead log has from the start: overwriting a file is half the price of making it grow."""
+LOG_MOST: Final = 16 << 20
+"""Bytes it is cut down to when it starts over: it grows beyond that while a backup copies."""
 
 Row = tuple[Any, ...]
 """Any: what a column holds is fixed by the STRICT tables below, and not known to the type checker."""
@@ -144,6 +146,7 @@ def _prepare(writer: Connection, path: str) -> None:
     writer.pragma("journal_mode", "wal")
     writer.pragma("synchronous", "full")
     writer.pragma("wal_autocheckpoint", 0)  # the commit thread does it, after it has answered
+    writer.pragma("journal_size_limit", LOG_MOST)
     if fresh:
         writer.execute(_TABLES)
 

@@ -14,7 +14,7 @@ import trio
 
 from openk_daemon.store.committer import HANDFUL, Committer, Item
 from openk_daemon.store.database import Row, fetch, open_database, translate, unpack_entries
-from openk_daemon.store.folder import FolderLock, check_folder
+from openk_daemon.store.folder import FolderLock, check_folder, check_restored
 from openk_daemon.store.memory import do_nothing
 from openk_daemon.store.recent import Recent
 from openk_daemon.store.seam import Behind, Change, Committed, Record, StoreError, Unit
@@ -50,6 +50,7 @@ class SqliteStore:
         self.folder = folder
         self._lock = FolderLock(folder)
         try:
+            check_restored(folder)
             writer, self._reader = open_database(folder)
         except StoreError:
             self._lock.release()

@@ -5,6 +5,7 @@ Forking from the test process would be quick too, but not safe: it has threads. 
 
 from __future__ import annotations
 
+import itertools
 import json
 import mmap
 import os
@@ -21,6 +22,8 @@ from pathlib import Path
 
 import trio
 
+from openk_daemon.backup.maker import Course, Maker, Order
+from openk_daemon.store.copying import SqliteOriginal
 from openk_daemon.store.seam import Conflict, Unit, Write
 from openk_daemon.store.sqlite import open_store
 from openk_hsm.pending import drive
@@ -93,13 +96,38 @@ async def keep_log(state: str, ready: int) -> None:
         await trio.sleep_forever()
 
 
+async def make_backups(state: str, ready: int) -> None:
+    """`keep_log`'s writers, and one backup after the other beside them, in the folder `state`.backups."""
+    shelf = Path(f"{state}.backups")
+    maker = Maker(shelf, Path(state), SqliteOriginal(state))
+    moments = itertools.count(int(time.time()))
+    chance = random.Random(os.getpid())
+    async with run_state(state, replace(SLOW, interval=0.05)) as running:
+        os.write(ready, b"r")
+
+        async def write() -> None:
+            while True:
+                id_ = b"%02d" % chance.randrange(20)
+                record = await running.store.read("key", id_)
+                version = 0 if record is None else record.version
+                await running.ledger.commit(
+                    '{"method":"key.create"}', (Write("key", id_, version, chance.randbytes(60_000)),)
+                )
+
+        drive(write(), lambda _value, error: print(repr(error), flush=True))
+        while True:
+            head = await running.head()
+            order = Order(head.checkpoint, 3, 0, "0.0.0", lambda: next(moments))
+            await trio.to_thread.run_sync(maker.make, order, Course())
+
+
 def run_and_kill(work: str, state: str, seconds: float) -> bool:
     """True when the child got ready, and was alive until it was killed."""
     reader, ready = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            trio.run({"records": write_records, "ledger": keep_log}[work], state, ready)
+            trio.run({"records": write_records, "ledger": keep_log, "backups": make_backups}[work], state, ready)
         finally:
             os._exit(1)
     os.close(ready)
