@@ -20,11 +20,14 @@ _WORKERS_MOST: Final = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 after a stop, 78, or 75 when what was missing (an HSM) may be there later."""
+    """Exit status: 0 after a stop, 78, or 75 when what was missing (an HSM) may be there later; 1 for a backup that is
+    damaged."""
     parsed = _parser().parse_args(arguments)
     # Copied: the process forgets its environment when it confines itself, and a reload needs these few again.
     environment = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     try:
+        if parsed.verify_backup is not None:
+            return _verify(parsed.verify_backup)
         if parsed.dev is not None:
             loaded = read_development(parsed.dev, parsed.workers, parsed.on_tracer, environment)
         else:
@@ -35,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if parsed.check_config:
                 print(f"{parsed.config or parsed.dev}: well formed")
             return 0
+        if parsed.restore is not None:
+            return _restore(parsed.restore, loaded.config, replace=parsed.replace)
         return _supervise(parsed.dev, loaded.config) if parsed.dev and not parsed.supervised else _serve(loaded)
     except ConfigError as error:
         for mistake in error.mistakes:
@@ -57,6 +62,17 @@ def _parser() -> argparse.ArgumentParser:
         help="run with everything in DIR: a SoftHSM2 token with a random PIN, state, policies to edit, the socket "
         "DIR/openkd.sock; whoever starts it is the administrator. Not for production.",
     )  # fmt: skip
+    source.add_argument(
+        "--verify-backup", type=Path, metavar="BACKUP", help="say whether this backup could be restored, and stop"
+    )
+    parser.add_argument(
+        "--restore", type=Path, metavar="BACKUP",
+        help="put this backup into the `state` folder of the configuration, once it was verified, and stop; no openkd "
+        "may run on it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--replace", action="store_true", help="with --restore: move what is in the state folder aside; else refused"
+    )
     parser.add_argument("--workers", type=_workers, default=1, metavar="N", help="with --dev: HSM worker processes (1)")
     parser.add_argument(
         "--on-tracer", choices=("log", "seal", "exit"), default="log",
@@ -144,6 +160,18 @@ def _show(loaded: Loaded) -> None:
 
     for setting in effective(loaded.config):
         print(f"{setting.key} = {json.dumps(setting.value)}  # {origin(setting.key, loaded.origins)}")
+
+
+def _verify(backup: Path) -> int:
+    from openk_daemon.cli_backup import verify  # noqa: PLC0415 - a daemon that serves needs none of this
+
+    return verify(backup)
+
+
+def _restore(backup: Path, config: Config, *, replace: bool) -> int:
+    from openk_daemon.cli_backup import restore  # noqa: PLC0415 - likewise
+
+    return restore(backup, config, replace=replace)
 
 
 def _serve(loaded: Loaded) -> int:
