@@ -2,8 +2,8 @@
 
     {"time": "2026-01-31T09:30:00.123456Z", "level": "warning", "category": "hsm", "event": "worker.died", ...}
 
-Under journald it is an entry with fields of its own (journal.py), or, where its socket is not there, begins with its
-priority (`<4>`, sd-daemon(3)); on a terminal it is made readable.
+Under journald it is an entry with fields of its own (openk_hsm.journald), or, where its socket is not there, begins
+with its priority (`<4>`, sd-daemon(3)); on a terminal it is made readable.
 
 What cannot be written at once is dropped and counted (a stalled reader of the log must not stall openk),
 and an event that repeats too often is written a few times and then counted; the next line that gets
@@ -23,8 +23,9 @@ from enum import IntEnum, StrEnum
 from socket import socket
 from typing import Final
 
-from openk_daemon.observe import journal
 from openk_daemon.observe.render import Shown, chain, plain
+from openk_hsm import journald
+from openk_hsm.repeats import Repeats
 
 
 class Level(IntEnum):
@@ -55,18 +56,8 @@ class Form(StrEnum):
 
 LINE_MOST: Final = 4096
 """Bytes of a line: PIPE_BUF, so that a write to a pipe that poll calls writable is whole and cannot block."""
-REPEATS_MOST: Final = 20
-"""Lines of one event within REPEATS_SECONDS; more are counted, not written. Debug lines are exempt."""
-REPEATS_SECONDS: Final = 10.0
 _PRIORITY: Final = {Level.DEBUG: 7, Level.INFO: 6, Level.WARNING: 4, Level.ERROR: 3, Level.CRITICAL: 2}
 _RESERVED: Final = frozenset({"time", "level", "category", "event", "error", "suppressed", "dropped"})
-
-
-@dataclass(slots=True)
-class _Repeats:
-    since: float = 0.0
-    written: int = 0
-    suppressed: int = 0
 
 
 def form_for(descriptor: int, environment: Mapping[str, str]) -> Form:
@@ -91,12 +82,13 @@ class Sink:
     journal: socket | None = None
     """journald's, for the form JOURNAL; without it, or when it does not take an entry, that goes to `descriptor`."""
     _unsaid: int = 0
-    _repeats: dict[str, _Repeats] = field(default_factory=dict[str, _Repeats])
+    _repeats: Repeats = field(default_factory=Repeats)
+    """Debug lines are exempt."""
 
     def write(self, level: Level, category: Category, event: str, facts: dict[str, Shown]) -> None:
         now = self.clock()
         if level > Level.DEBUG:
-            suppressed = self._admit(f"{category}/{event}", now)
+            suppressed = self._repeats.admit(f"{category}/{event}", now)
             if suppressed is None:
                 return
             if suppressed:
@@ -114,32 +106,14 @@ class Sink:
             self.dropped += 1
             self._unsaid += 1
 
-    def _admit(self, name: str, now: float) -> int | None:
-        """How many lines of this event were suppressed before this one; None if this one is, too.
-        Event names come from code, so there are finitely many."""
-        repeats = self._repeats.get(name)
-        if repeats is None:
-            repeats = self._repeats[name] = _Repeats(now)
-        if not 0 <= now - repeats.since < REPEATS_SECONDS:
-            repeats.since = now
-            repeats.written = 0
-        if repeats.written >= REPEATS_MOST:
-            repeats.suppressed += 1
-            return None
-        repeats.written += 1
-        suppressed, repeats.suppressed = repeats.suppressed, 0
-        return suppressed
-
     def tell_suppressed(self) -> None:
         """Say how many lines were kept back of events that have fallen silent: no next line would. Call it now and
         then."""
         now = self.clock()
-        for name, repeats in self._repeats.items():
-            if repeats.suppressed and not 0 <= now - repeats.since < REPEATS_SECONDS:
-                count, repeats.suppressed = repeats.suppressed, 0
-                category, _, event = name.partition("/")
-                facts: dict[str, Shown] = {"of": event, "suppressed": count}
-                self._deliver(now, Level.WARNING, Category(category), "log.suppressed", facts)
+        for name, count in self._repeats.silent(now):
+            category, _, event = name.partition("/")
+            facts: dict[str, Shown] = {"of": event, "suppressed": count}
+            self._deliver(now, Level.WARNING, Category(category), "log.suppressed", facts)
 
     def _send_entry(self, now: float, level: Level, category: Category, event: str, facts: dict[str, Shown]) -> bool:
         if self.journal is None or self.form is not Form.JOURNAL:
@@ -147,7 +121,7 @@ class Sink:
         message = _encode(Form.JSON, now, level, category, event, facts)[:-1].decode()
         told = {"category": str(category), "event": event, **facts}
         try:
-            self.journal.send(journal.entry(message, _PRIORITY[level], told))
+            self.journal.send(journald.entry(message, _PRIORITY[level], told, "openkd"))
         except OSError:  # full, or journald has gone
             return False
         return True
@@ -290,5 +264,5 @@ def open_log(
     levels: dict[Category, Level] = dict.fromkeys(Category, level)
     levels.update(overrides or {})
     chosen = form or form_for(descriptor, os.environ)
-    sink = Sink(descriptor, chosen, journal=journal.connect() if chosen is Form.JOURNAL else None)
+    sink = Sink(descriptor, chosen, journal=journald.connect() if chosen is Form.JOURNAL else None)
     return Log(sink, Category.LIFECYCLE, levels)

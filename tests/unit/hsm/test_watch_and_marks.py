@@ -60,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_it_looks_once_a_period_and_tells_once(
-    tmp_path: Path, clock: list[float], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, clock: list[float], capfd: pytest.CaptureFixture[str]
 ) -> None:
     tracers = Tracers(0, 17, 17, 0)
     watching = Watch(Reaction.LOG, Seal(tmp_path, "u"), tracers)
@@ -69,7 +69,7 @@ def test_it_looks_once_a_period_and_tells_once(
         watching.look()  # too early: nobody is asked
         clock[0] += watch.PERIOD
     assert tracers.found == []
-    told = capsys.readouterr().err
+    told = capfd.readouterr().err
     assert told.count("traces this worker") == 1
     assert told.count("has gone") == 1
 

@@ -14,11 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openk_daemon.observe import journal
 from openk_daemon.observe.log import (
     LINE_MOST,
-    REPEATS_MOST,
-    REPEATS_SECONDS,
     Category,
     Form,
     Level,
@@ -26,6 +23,8 @@ from openk_daemon.observe.log import (
     Sink,
     form_for,
 )
+from openk_hsm import journald
+from openk_hsm.repeats import MOST, SECONDS
 
 
 @dataclass
@@ -95,11 +94,11 @@ def test_bound_facts_and_reserved_names(pipe: Pipe) -> None:
 def test_an_event_that_repeats_is_counted(pipe: Pipe) -> None:
     now = [1000.0]
     log = log_on(pipe, now=now)
-    for _ in range(REPEATS_MOST + 30):
+    for _ in range(MOST + 30):
         log.warning("request.failed")
     log.warning("another")
-    assert len(pipe.lines()) == REPEATS_MOST + 1
-    now[0] += REPEATS_SECONDS
+    assert len(pipe.lines()) == MOST + 1
+    now[0] += SECONDS
     log.warning("request.failed")
     assert json.loads(pipe.lines()[0])["suppressed"] == 30
 
@@ -195,19 +194,19 @@ FACT = st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.lists(st
 
 @given(st.text(), st.dictionaries(st.text("abz09_-É=\n", min_size=1, max_size=80), FACT, max_size=6))
 def test_an_entry_of_the_journal_is_read_back_as_it_was(message: str, facts: dict[str, object]) -> None:
-    found = read_entry(journal.entry(message, 4, facts))
+    found = read_entry(journald.entry(message, 4, facts, "openkd"))
     encoded = message.encode("utf-8", "backslashreplace").decode()
     assert (found.pop("MESSAGE"), found.pop("PRIORITY"), found.pop("SYSLOG_IDENTIFIER")) == (encoded, "4", "openkd")
     for name, value in found.items():
         assert re.fullmatch(r"OPENK_[A-Z][A-Z0-9_]{0,57}", name)
-        assert len(value) <= 6 * journal.VALUE_MOST
+        assert len(value) <= 6 * journald.VALUE_MOST
     assert len(found) == sum(isinstance(v, str | int) and bool(re.fullmatch(r"[a-z][a-z0-9_]{0,57}", k)) for k, v in facts.items())
 
 
 def test_under_journald_a_line_has_fields_and_falls_back_to_the_stream(pipe: Pipe, tmp_path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(str(tmp_path / "journal"))
-    sink = Sink(pipe.writer, Form.JOURNAL, journal=journal.connect(str(tmp_path / "journal")))
+    sink = Sink(pipe.writer, Form.JOURNAL, journal=journald.connect(str(tmp_path / "journal")))
     log = Log(sink, Category.REQUESTS, {}).bind(request="0a-1")
     log.warning("request.slow", None, method="key.sign", pin=b"1234", ok=True, stages={"hsm": 1})
     found = read_entry(listener.recv(1 << 16))
@@ -223,6 +222,6 @@ def test_under_journald_a_line_has_fields_and_falls_back_to_the_stream(pipe: Pip
     (line,) = pipe.lines()
     assert line.startswith('<4>{"time"')
     assert log.dropped == 0
-    assert journal.connect(str(tmp_path / "nothing")) is None
+    assert journald.connect(str(tmp_path / "nothing")) is None
     assert sink.journal is not None
     sink.journal.close()

@@ -32,9 +32,9 @@ def connect(path: str = SOCKET) -> socket.socket | None:
     return found
 
 
-def entry(message: str, priority: int, facts: Mapping[str, object]) -> bytes:
+def entry(message: str, priority: int, facts: Mapping[str, object], program: str) -> bytes:
     """The datagram. Text and numbers among `facts` become OPENK_ fields; lists, maps and None are in MESSAGE only."""
-    fields = [("PRIORITY", str(priority)), ("SYSLOG_IDENTIFIER", "openkd")]
+    fields = [("PRIORITY", str(priority)), ("SYSLOG_IDENTIFIER", program)]
     for name, value in facts.items():
         if isinstance(value, str | int | float) and _NAME.fullmatch(name):
             shown = str(value) if not isinstance(value, bool) else str(int(value))
