@@ -6,9 +6,10 @@ A request's `fragment` is how its record begins: JSON members, made once for all
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-from openk_daemon.call import Outcome
+from openk_daemon.call import Answer, Outcome
 from openk_daemon.refusal import Refusal
 
 
@@ -47,6 +48,12 @@ def facts_of(fragment: str, request: str) -> dict[str, object]:
         if isinstance(name, str):
             facts["vault"] = name.partition("/")[0]
     return facts
+
+
+def code_of(results: Sequence[Answer | Refusal]) -> str:
+    """What lines and metrics call the end of a request that was handled: the code of its only item, else "ok"."""
+    first = results[0] if len(results) == 1 else None
+    return first.code.name if isinstance(first, Refusal) else "ok"
 
 
 def record(fragment: str, request: str, outcome: Outcome, batch: bool) -> str:  # noqa: FBT001

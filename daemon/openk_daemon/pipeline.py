@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 
 from openk.wire.codes import CODES
-from openk_daemon.account import Marks, facts_of, record, record_refusal
+from openk_daemon.account import Marks, code_of, facts_of, record, record_refusal
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable, EntryTooLarge, Ledger, UnknownEntry
 from openk_daemon.call import Answer, Arguments, Call, Outcome, release
 from openk_daemon.hierarchy.refusals import refuse
@@ -78,7 +78,8 @@ class Pipeline:
         except Refusal as refusal:
             marks = Marks(began, decided, SETTLING.sent, monotonic())
             answer = await self.refuse(prepared.fragment, refusal, request)
-            self._account(prepared, request, marks, refusal.code.name)
+            if self._is_slow(began, ended := monotonic()):
+                self._account(prepared, request, marks, ended, refusal.code.name, slow=True)
             return answer
         except Exception as error:  # noqa: BLE001 - a mistake of ours: the client hears "internal", the log everything
             self._log.error("request.failed", error, **facts_of(prepared.fragment, request))
@@ -100,9 +101,10 @@ class Pipeline:
         self._turn += 1
         if not self._turn % SAMPLED and began:
             self.staged(began, decided, sent, handled, monotonic())
-        slow = self.slow_seconds and monotonic() - began > self.slow_seconds
+        slow = self._is_slow(began, ended := monotonic())
         if slow or self._log.debugging or self._crypto.debugging:
-            self._account(prepared, request, Marks(began, decided, sent, handled), "ok")
+            marks = Marks(began, decided, sent, handled)
+            self._account(prepared, request, marks, ended, code_of(outcome.results), slow=slow)
         return outcome.results
 
     async def refuse(self, fragment: str, refusal: Refusal, request: str) -> Refusal:
@@ -125,15 +127,15 @@ class Pipeline:
         let_go(refusal)
         refusal.__cause__ = refusal.__context__ = None
 
-    def _account(self, prepared: Prepared, request: str, marks: Marks, code: str) -> None:
+    def _is_slow(self, began: float, ended: float) -> bool:
+        return 0.0 < self.slow_seconds < ended - began and began > 0.0
+
+    def _account(self, prepared: Prepared, request: str, marks: Marks, ended: float, code: str, *, slow: bool) -> None:
         """Tell of a request that has ended, and where its time went: of a slow one always, of the others at debug."""
-        ended = monotonic()
-        seconds = ended - marks.began
-        slow = bool(self.slow_seconds and marks.began) and seconds > self.slow_seconds
         log = self._crypto if prepared.method.name.startswith(_CRYPTOGRAPHIC) else self._log
-        if not slow and (code != "ok" or not log.debugging):  # `refuse` has told of a refusal
+        if not slow and not log.debugging:
             return
-        facts = {"code": code, "seconds": round(seconds, 6), **marks.stages(ended)}
+        facts = {"code": code, "seconds": round(ended - marks.began, 6), **marks.stages(ended)}
         facts |= facts_of(prepared.fragment, request)
         if slow:
             self._log.warning("request.slow", None, **facts)

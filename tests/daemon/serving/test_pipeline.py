@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from time import monotonic
 
 import pytest
 
 from openk_daemon.audit.seam import AuditDamaged, AuditUnavailable, EntryTooLarge
-from openk_daemon.call import After, Call, Handler, Outcome, Sealed
+from openk_daemon.call import After, Arguments, Call, Handler, Outcome, Sealed
 from openk_daemon.hierarchy.refusals import refuse
 from openk_daemon.observe.log import Category, Level
 from openk_daemon.pipeline import Pipeline
@@ -18,6 +19,7 @@ from openk_hsm.errors import HsmError
 from openk_hsm.pending import Pending
 from openk_memory.pool import Pool
 from tests.daemon.serving.kit import FreePolicy, HeldLedger, answer, plain_pipeline, prepared, take_pool
+from tests.support.custody import PEER, run
 from tests.support.logs import Captured
 
 WRITE = Write("key", b"id", 0, b"body")
@@ -256,3 +258,28 @@ def test_at_debug_each_request_is_told_of_once_with_its_stages(bench: Bench, met
     bench.policy.decisions[method] = Decision(False, ())
     assert answer(bench.pipeline, made).refusal.code.name == "policy.denied"
     bench.logged.one("request.done")  # a refusal has a line of its own
+
+
+def test_at_debug_the_only_items_refusal_is_the_requests(bench: Bench) -> None:
+    async def handle(_call: Call) -> Outcome:
+        return Outcome((Refusal("key.ciphertext_invalid"),))
+
+    bench.logged.log.set_levels({Category.CRYPTO: Level.DEBUG})
+    answer(bench.pipeline, prepared("key.decrypt", handle))
+    bench.logged.one("request.done", code="key.ciphertext_invalid", request="r-1")
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_slow_request_is_told_of_however_it_ended(bench: Bench, refused: bool) -> None:
+    async def handle(_call: Call) -> Outcome:
+        return Outcome(({},))
+
+    bench.pipeline.slow_seconds = 30.0
+    code = "policy.denied" if refused else "ok"
+    bench.policy.decisions["key.encrypt"] = Decision(not refused, ())
+    for began, lines in ((monotonic(), 0), (0.0, 0), (monotonic() - 31.0, 1)):
+        made = prepared("key.encrypt", handle)
+        run(bench.pipeline.answer(made, Arguments({}), (), False, PEER, "r-1", began))
+        assert len(bench.logged.lines("request.slow")) == lines
+    line = bench.logged.one("request.slow", code=code)
+    assert float(str(line["seconds"])) >= 31.0
