@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openk_daemon.hierarchy.flights import Flights
+from openk_daemon.hierarchy.flights import Flights, Shared
 from openk_daemon.hierarchy.nonces import Nonces
 from openk_daemon.hierarchy.records import KEY_USAGE
 from openk_daemon.hierarchy.sealing import BLOCK
@@ -17,10 +17,11 @@ from openk_daemon.keys.usage import FIRST_BLOCK
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.memory import MemoryStore
 from openk_daemon.store.seam import Full
-from openk_hsm.errors import Unavailable
+from openk_hsm.errors import HsmError, TokenFull, Unavailable
 from openk_hsm.inline import InlineLane
 from openk_hsm.pending import Pending, drive
 from openk_hsm.seam import OpCode
+from openk_hsm.serving import request_id
 from openk_hsm.software import SoftwareBackend
 from tests.support.custody import POOL, Custody, make_call, records, run
 from tests.support.heap import copies, masked, wipe
@@ -317,6 +318,32 @@ def test_flights_share_answers_and_errors() -> None:
     for pending in failing:
         with pytest.raises(ValueError, match="no"):
             pending.result()
+
+
+@pytest.mark.parametrize("error", [TokenFull("full", device="CKR_X"), Refusal("store.damaged", details={"record": "k"})])
+def test_whoever_shared_a_flight_that_failed_hears_whose_it_was(error: HsmError | Refusal) -> None:
+    flights: Flights[str, int] = Flights()
+    gate: Pending[int] = Pending()
+    failures: list[Exception | None] = []
+
+    async def fly() -> int:
+        return await gate
+
+    async def request() -> int:
+        return await flights.join("a", fly)
+
+    for number in (7, 8, 9):
+        drive(request(), lambda _value, failure: failures.append(failure), number)
+    gate.fail(error)
+    first, *others = failures
+    assert first is error
+    for other in others:
+        assert isinstance(other, HsmError | Refusal)
+        assert (type(other), str(other)) == (type(error), str(error))
+        assert str(other.__cause__) == f"request {request_id(7)} asked the HSM, and 3 waited for it"
+        assert isinstance(other.__cause__, Shared)
+        assert other.__cause__.__cause__ is error
+    assert len({id(failure) for failure in failures}) == 3
 
 
 @given(st.integers(1, 4), st.lists(st.tuples(st.sampled_from(["put", "get", "drop"]), st.integers(0, 5)), max_size=40))
