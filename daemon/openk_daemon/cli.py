@@ -121,6 +121,10 @@ def _supervise(folder: Path, config: Config) -> int:
                 "600",
                 "--on-tracer",
                 config.hardening.on_tracer,
+                "--log-level",
+                "debug" if (config.log.levels.hsm or config.log.level) == "debug" else "info",
+                "--slow-seconds",
+                str(config.log.slow_seconds),
             ],
             worker_environment(environment),
         )

@@ -17,11 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from secrets import token_hex
 from time import monotonic
 from typing import Final, Protocol
 
 from openk.wire.reader import Limits, ProtocolError, Reader, Request, read_msgid
+from openk_daemon.account import code_of
 from openk_daemon.call import Arguments, release
 from openk_daemon.identity.caller import Peer
 from openk_daemon.intake import Intake, foreign_fragment
@@ -32,6 +32,7 @@ from openk_daemon.pipeline import Pipeline, Results
 from openk_daemon.refusal import Refusal
 from openk_daemon.reply import Form, encode, encode_error
 from openk_hsm.pending import drive
+from openk_hsm.serving import request_id
 from openk_memory.errors import Exhausted
 from openk_memory.lease import Lease
 from openk_memory.pool import Pool
@@ -46,8 +47,8 @@ recorded, so that whoever floods may not make more records than this."""
 ROOM_LEAST: Final = 1 << 10
 """Bytes for which it is worth to receive once more before the message moves to a larger buffer."""
 
-_RUN: Final = token_hex(4)
 _numbers = count(1)
+"""Of the requests of this run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,17 +240,20 @@ class Connection:
             self._begin = self._reader.position
         if error.msgid is not None:
             refusal = Refusal(error.code, error.reason)
-            request = _request_id()
+            number = next(_numbers)
+            request = request_id(number)
             self.in_flight += 1
             flow = self._desk.pipeline.refuse(f'"method":"unknown",{self.peer.audit}', refusal, request)
-            drive(flow, partial(self._finished, None, error.msgid, request, False, "unknown", monotonic()))
+            finish = partial(self._finished, None, error.msgid, request, False, "unknown", monotonic())
+            drive(flow, finish, number)
         if error.fatal:
             self.finish()
         return not error.fatal
 
     def _admit(self, message: Request, lease: Lease) -> None:
         began = monotonic()
-        request = _request_id()
+        number = next(_numbers)
+        request = request_id(number)
         msgid = message.msgid
         self.in_flight += 1
         try:
@@ -257,7 +261,7 @@ class Connection:
         except Refusal as refusal:
             refusal = self._intake.limit(refusal)
             flow = self._desk.pipeline.refuse(foreign_fragment(message, self.peer), refusal, request)
-            drive(flow, partial(self._finished, None, msgid, request, False, "unknown", began))
+            drive(flow, partial(self._finished, None, msgid, request, False, "unknown", began), number)
             return
         lease.hold()
         items = [Arguments(item) for item in checked.items]
@@ -265,7 +269,8 @@ class Connection:
         if prepared.method.name == "system.hello":
             self._greet(checked.values.get("errors"))
         answer = self._desk.pipeline.answer(prepared, arguments, items, checked.batch, self.peer, request, began)
-        drive(answer, partial(self._finished, lease, msgid, request, checked.batch, prepared.method.name, began))
+        finish = partial(self._finished, lease, msgid, request, checked.batch, prepared.method.name, began)
+        drive(answer, finish, number)
 
     def _greet(self, errors: object) -> None:
         self._form = "map" if errors == "map" else "pair"
@@ -296,9 +301,7 @@ class Connection:
                 if not isinstance(result, Refusal):
                     release(result)
         else:
-            first = results[0] if len(results) == 1 else None
-            if isinstance(first, Refusal):
-                code = first.code.name
+            code = code_of(results)
             self._reply(msgid, results, batch, request)
         desk.metrics.request(method, code, monotonic() - began, request)
         if not self.queued:
@@ -442,8 +445,3 @@ class Connection:
             self._lease.release()
             self._lease = None
             self._begin = self._end = 0
-
-
-def _request_id() -> str:
-    """Unique over restarts: 32 random bits of this run, and a count."""
-    return f"{_RUN}-{next(_numbers):x}"

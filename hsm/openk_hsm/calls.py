@@ -11,6 +11,7 @@ from openk_hsm.errors import HsmError
 from openk_hsm.link import Cold
 from openk_hsm.pending import Pending
 from openk_hsm.seam import Generated, KeySpec, Notice, ObjectInfo, Replay, Wrapper
+from openk_hsm.serving import SERVING
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Calls:
         wrapper: Wrapper | None = None,
     ) -> Pending[T]:
         answer: Pending[T] = Pending()
-        call = Cold(method, arguments, replay, deadline, deadline, wrapper=wrapper)
+        call = Cold(method, arguments, replay, deadline, deadline, wrapper=wrapper, request=SERVING.request)
 
         def finish() -> None:
             try:

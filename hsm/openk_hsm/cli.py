@@ -60,6 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--reload-seconds", type=float, default=3.0, metavar="S", help="then once every so many seconds (default 3)"
     )
+    serve.add_argument(
+        "--log-level", choices=("debug", "info"), default="info",
+        help="debug: a line for each operation, with the id of the client's request (default info: for those that the "
+        "device refuses, that are slow, or that are done again)",
+    )  # fmt: skip
+    serve.add_argument(
+        "--slow-seconds", type=float, default=1.0, metavar="S",
+        help="an operation that takes longer in the device is told of; 0: none is (default 1)",
+    )  # fmt: skip
     serve.set_defaults(run=_serve)
     init = commands.add_parser("init", help="create openk's root keys on the token")
     _token_arguments(init)
@@ -239,6 +248,8 @@ def _serve(parsed: argparse.Namespace) -> int:
         reach=Named(parsed.reach_read, parsed.reach_write),
         on_tracer=Reaction(parsed.on_tracer),
         pace=Pace(max(1, parsed.reload_burst), max(0.01, parsed.reload_seconds)),
+        debug=parsed.log_level == "debug",
+        slow=max(0.0, parsed.slow_seconds),
     )
     return serve(settings)
 

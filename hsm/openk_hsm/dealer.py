@@ -58,16 +58,17 @@ class Dealer:
             if not sent:
                 refused.add(id(link))
 
-    def watch(self, now: float) -> bool:
-        """For once a tick: fail what is late at a worker, give up workers that hang (whether there was one), and ask
-        for each one's health once in a while."""
-        hung = False
+    def watch(self, now: float) -> list[list[int]]:
+        """For once a tick: fail what is late at a worker, give up workers that hang, and ask for each one's health once
+        in a while. For which requests each of those that hang is at work."""
+        hung: list[list[int]] = []
         for link in list(self._links):
+            asked = link.requests
             for operation in link.abandon(now):
                 self._waiting.timed_out += 1
                 operation.pending.fail(TimedOut("the HSM did not answer within the deadline"))
             if link.hung(now):
-                hung = True
+                hung.append(asked)
                 link.give_up()
         if now - self._kept_alive >= self._limits.keep_alive:
             self._kept_alive = now
@@ -131,7 +132,7 @@ class Dealer:
         if self._again:
             single = FairQueue(1, 1)
             single.push(self._again[0])
-            if not link.send_batch(single, monotonic()):
+            if not link.send_batch(single, monotonic(), self._again[0].replays):
                 return False
             self._alone[link] = self._again.popleft()
         else:

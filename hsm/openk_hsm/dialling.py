@@ -9,9 +9,10 @@ import trio
 
 from openk_hsm import frames
 from openk_hsm.errors import Unavailable
-from openk_hsm.frames import BadFrame, Intent
+from openk_hsm.frames import BadFrame, Hello, Intent
 from openk_hsm.link import Link
 from openk_hsm.seam import TokenInfo
+from openk_hsm.serving import RUN
 from openk_memory.errors import LockLimitTooLow
 from openk_memory.handoff import HandOff
 
@@ -58,10 +59,10 @@ async def dial(path: str, limits: Limits, intent: Intent = Intent.OPEN) -> Link:
     try:
         connection.connect(path)
         if intent is Intent.SEAL:
-            connection.send(frames.pack_hello(0, intent))
+            connection.send(frames.pack_hello(Hello(0, intent, RUN)))
         else:
             region = HandOff.create(limits.handoff_bytes)
-            socket.send_fds(connection, [frames.pack_hello(region.size, intent)], [region.fd])
+            socket.send_fds(connection, [frames.pack_hello(Hello(region.size, intent, RUN))], [region.fd])
             region.close_fd()
         with trio.fail_after(limits.open_deadline):
             await trio.lowlevel.wait_readable(connection)

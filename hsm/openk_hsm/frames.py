@@ -1,24 +1,28 @@
 """What travels between a lane and a worker: one SOCK_SEQPACKET message each, native byte order (one machine).
 
-    hello    H | version u8 | intent u16 | 0 u32 | region bytes u64                      + the region's fd (SCM_RIGHTS)
+    hello    H | version u8 | intent u16 | run u32 | region bytes u64                    + the region's fd (SCM_RIGHTS)
              intent 0: open; 1: open, and unseal first; 2: seal, bytes 0 and no fd: the answer is a refusal
-    batch    B | 0 u8 | count u16 | deadline u32, milliseconds | count requests
-    call     C | 0 u8 | 0 u16     | deadline u32, milliseconds | msgpack [seq, method, arguments...]
+    batch    B | deaths u8 | count u16 | deadline u32, milliseconds | count requests
+    call     C | deaths u8 | 0 u16     | deadline u32, milliseconds | msgpack [seq, asked for, method, arguments...]
+             deaths: of workers that had it; it is done again, alone
     answers  A | 0 u8 | count u16 | 0 u32 | count rows of: seq u32, length u32
     result   R | 0 u8 | 0 u16 | 0 u32 | msgpack [seq, value]
     error    X | 0 u8 | 0 u16 | 0 u32 | msgpack [seq, code, text, device, retry_after or nil]
     ready    I | 0 u8 | 0 u16 | 0 u32 | msgpack map of TokenInfo              the answer to hello
     refusal  E | 0 u8 | 0 u16 | 0 u32 | as in X, seq 0                       the answer to hello; then the worker closes
 
-    request, 32 bytes; the inputs lie one after another in the region:
+    request, 40 bytes; the inputs lie one after another in the region:
 
-     0      4      5      6        8      12      16        20         24      28
-     +------+------+------+--------+------+-------+---------+----------+-------+-------+
-     | seq  | op   | mech | param  | slot | at    | AAD     | data     | out   | room  |
-     | u32  | u8   | u8   | len u16| u32  | u32   | len u32 | len u32  | u32   | u32   |
-     +------+------+------+--------+------+-------+---------+----------+-------+-------+
+     0      4      5      6        8      12      16        20         24      28      32          40
+     +------+------+------+--------+------+-------+---------+----------+-------+-------+-----------+
+     | seq  | op   | mech | param  | slot | at    | AAD     | data     | out   | room  | asked for |
+     | u32  | u8   | u8   | len u16| u32  | u32   | len u32 | len u32  | u32   | u32   | u64       |
+     +------+------+------+--------+------+-------+---------+----------+-------+-------+-----------+
                                              |
                             region:          [ param | AAD | data ]  ...   [ out: room bytes ]
+
+`run` and `asked for` are for the worker's log: the two halves of the id of the client's request (openk_hsm.serving); 0
+where the daemon asks for itself.
 
 Both sides are ours, but a worker holds vendor code: the lane checks every length and every seq it is told.
 """
@@ -43,10 +47,10 @@ from openk_hsm.seam import AUDIT_KEYS, Algorithm, Generated, KeySpec, Notice, Ob
 _packb = cast(Callable[[object], bytes], msgpack.packb)  # pyright: ignore[reportUnknownMemberType]
 _unpackb = cast(Callable[[memoryview], object], msgpack.unpackb)  # pyright: ignore[reportUnknownMemberType]
 
-VERSION: Final = 1
+VERSION: Final = 2
 HEADER: Final = struct.Struct("=cBHI")
 HELLO: Final = struct.Struct("=cBHIQ")
-REQUEST: Final = struct.Struct("=IBBHIIIIII")
+REQUEST: Final = struct.Struct("=IBBHIIIIIIQ")
 ROW: Final = struct.Struct("=II")
 MAX_BATCH: Final = 128
 MAX_MESSAGE: Final = 64 << 10
@@ -69,6 +73,15 @@ class Intent(IntEnum):
     SEAL = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """`size`: the region's, in bytes. `run`: the daemon's (openk_hsm.serving)."""
+
+    size: int
+    intent: Intent = Intent.OPEN
+    run: int = 0
+
+
 class BadFrame(HsmError):
     """The other side does not keep to the format: the connection is given up."""
 
@@ -77,11 +90,13 @@ class BadFrame(HsmError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A cold call: one of `Backend`'s cold methods by name, arguments as msgpack has them."""
+    """A cold call: one of `Backend`'s cold methods by name, arguments as msgpack has them. `request`: the count of the
+    request that it is made for, 0 where the daemon makes it for itself."""
 
     seq: int
     method: str
     arguments: tuple[object, ...]
+    request: int = 0
 
 
 _KINDS: Final[dict[str, type[HsmError]]] = {
@@ -105,30 +120,36 @@ _KINDS: Final[dict[str, type[HsmError]]] = {
 }
 
 
-def pack_hello(size: int, intent: Intent = Intent.OPEN) -> bytes:
-    return HELLO.pack(HELLO_KIND, VERSION, intent, 0, size)
+def pack_hello(hello: Hello) -> bytes:
+    return HELLO.pack(HELLO_KIND, VERSION, hello.intent, hello.run, hello.size)
 
 
-def unpack_hello(message: bytes | memoryview) -> tuple[int, Intent]:
-    """The region's size in bytes, and what is wanted. Raises BadFrame."""
+def unpack_hello(message: bytes | memoryview) -> Hello:
+    """Raises BadFrame."""
     if len(message) != HELLO.size:
         raise BadFrame("a hello has the wrong length")
-    kind, version, intent, _, size = HELLO.unpack(message)
+    kind, version, intent, run, size = HELLO.unpack(message)
     if kind != HELLO_KIND or version != VERSION or intent not in set(Intent):
         raise BadFrame("a hello is of another version: restart daemon and workers together")
-    return int(size), Intent(intent)
+    return Hello(size, Intent(intent), run)
 
 
-def pack_call(call: Call, deadline_ms: int) -> bytes:
-    return HEADER.pack(CALL, 0, 0, deadline_ms) + _pack([call.seq, call.method, *call.arguments])
+def pack_call(call: Call, deadline_ms: int, deaths: int = 0) -> bytes:
+    """`deaths`: of workers that had it, at most 255 are told."""
+    body = _pack([call.seq, call.request, call.method, *call.arguments])
+    return HEADER.pack(CALL, min(deaths, 255), 0, deadline_ms) + body
 
 
 def unpack_call(message: memoryview) -> Call:
     """Raises BadFrame."""
     body = unpack_body(message)
-    if not _is_list(body) or len(body) < 2 or not isinstance(body[0], int) or not isinstance(body[1], str):
-        raise BadFrame("a call is malformed")
-    return Call(body[0], body[1], tuple(body[2:]))
+    if _is_list(body) and len(body) > 2:
+        match body[:3]:
+            case [int(seq), int(request), str(method)] if request >= 0:
+                return Call(seq, method, tuple(body[3:]), request)
+            case _:
+                pass
+    raise BadFrame("a call is malformed")
 
 
 def pack_body(kind: bytes, body: object) -> bytes:

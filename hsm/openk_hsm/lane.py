@@ -33,6 +33,7 @@ from openk_hsm.link import Cold, Link
 from openk_hsm.pending import Pending
 from openk_hsm.reactor import Reactor
 from openk_hsm.seam import KeyHandle, LaneState, Operation, TokenInfo
+from openk_hsm.serving import SERVING, for_requests
 from openk_hsm.waiting import Handed
 
 FIRST_DELAY: Final = 0.01
@@ -63,6 +64,7 @@ class WorkerLane(Condition):
         self._pumping = False  # it is asked for
 
     def submit(self, operation: Operation) -> Pending[bytes | int]:
+        operation.request = SERVING.request
         if not self._open:
             self._rejected += 1
             operation.pending.fail(self._outage())
@@ -162,8 +164,8 @@ class WorkerLane(Condition):
         while True:
             self._now = now = monotonic()
             self._waiting.expire(now)
-            if self._dealer.watch(now):
-                self._report("hsm worker hangs", {"lane": self.name})
+            for asked in self._dealer.watch(now):
+                self._report("hsm worker hangs", {"lane": self.name, **for_requests(asked)})
             late = self._seal.overdue(now)
             if late is not None:
                 self._reseal(late)
@@ -257,7 +259,9 @@ class WorkerLane(Condition):
         if not self._seal.open:
             return
         self._restarts += 1
-        self._report("hsm worker lost", {"lane": self.name, "reason": reason, "in_flight": len(left) + len(cold)})
+        asked = for_requests([operation.request for operation in left] + [call.request for call in cold])
+        told = {"lane": self.name, "reason": reason, "in_flight": len(left) + len(cold), **asked}
+        self._report("hsm worker lost", told)
         self.on_change()
         self.pump()
 

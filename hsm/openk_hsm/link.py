@@ -54,6 +54,8 @@ class Cold:
     wrapper: Wrapper | None = None
     replays: int = 0
     cost: int = 1000
+    request: int = 0
+    """As `Operation.request`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -111,17 +113,24 @@ class Link:
     def idle(self) -> bool:
         return not self.batches and not self.cold
 
+    @property
+    def requests(self) -> list[int]:
+        """Counts of the requests that the worker has something of, oldest first; 0 for the daemon's own."""
+        asked = [op.request for batch in self.batches.values() for op in batch.operations if op and op.expires != NEVER]
+        return asked + [call.request for call, _ in self.cold.values()]
+
     def fits(self, operation: Operation) -> bool:
         """Whether the region could ever hold it."""
         inputs = len(operation.param) + len(operation.aad) + len(operation.data)
         return inputs + room_of(operation) + _ALIGN <= self._size
 
-    def send_batch(self, queue: FairQueue, now: float) -> int:
+    def send_batch(self, queue: FairQueue, now: float, deaths: int = 0) -> int:
         """Fill a batch from `queue` and send it; how many operations that were (0: nothing fits now). Raises OSError
-        when the worker has gone; then all of them are in `queue` again: it did not die under them."""
+        when the worker has gone; then all of them are in `queue` again: it did not die under them. `deaths`: of workers
+        under what is in `queue`, for the worker's log."""
         operations: list[Operation | None] = []
         try:
-            return self._fill_and_send(queue, now, operations)
+            return self._fill_and_send(queue, now, operations, min(deaths, 255))
         except OSError:
             for operation in reversed(operations):
                 if operation is not None:
@@ -129,7 +138,7 @@ class Link:
             raise
 
     def _fill_and_send(  # noqa: PLR0915 - the hot loop, in one piece
-        self, queue: FairQueue, now: float, operations: list[Operation | None]
+        self, queue: FairQueue, now: float, operations: list[Operation | None], deaths: int
     ) -> int:
         """`operations` gets what was taken out of `queue`, as soon as it is taken."""
         arena = self._free[-1]
@@ -151,7 +160,7 @@ class Link:
                         queue.put_back(operation)
                         break
                     operations.append(operation)  # before the first that may raise
-                    loads += self._load(key, number)
+                    loads += self._load(key, number, operation.request)
                     operations.pop()
                     cost += LOAD_COST
                 loaded[slot] = number
@@ -176,7 +185,7 @@ class Link:
             view[position:top] = data
             pack(
                 out, at_row, number << 8 | filled, operation.code, operation.mechanism, param_length, slot, at,
-                aad_length, data_length, top, room,
+                aad_length, data_length, top, room, operation.request,
             )  # fmt: skip
             at_row += step
             operations.append(operation)
@@ -190,7 +199,7 @@ class Link:
             self._free.clear()
         else:
             self._free.pop()
-        frames.HEADER.pack_into(out, 0, frames.BATCH, 0, filled, self._hang_ms + cost // 100)
+        frames.HEADER.pack_into(out, 0, frames.BATCH, deaths, filled, self._hang_ms + cost // 100)
         self._send(self._out_view[:at_row])
         self.batches[number] = Batch(arena, min(position, self._size), now, operations, outs, filled, cost)
         self.cost += cost
@@ -204,28 +213,31 @@ class Link:
         if cold.wrapper is not None:
             for key in (cold.wrapper.kw, cold.wrapper.mac):
                 if key.slot not in self._loaded:
-                    self._load(key, number)
-        self._send(frames.pack_call(Call(number << 8, cold.method, cold.arguments), int(cold.hang * 1000)))
+                    self._load(key, number, cold.request)
+        call = Call(number << 8, cold.method, cold.arguments, cold.request)
+        self._send(frames.pack_call(call, int(cold.hang * 1000), cold.replays))
         self.cold[number << 8] = (cold, now)
         self.cost += cold.cost
 
     def unload(self, slot: int) -> None:
         if self._loaded.pop(slot, None) is not None:
-            self._tell("unload", slot)
+            self._tell(0, "unload", slot)
 
-    def _load(self, key: KeyHandle, number: int) -> int:
+    def _load(self, key: KeyHandle, number: int, request: int) -> int:
         """Send what loads the key, ancestors first; how many calls that took."""
         source = key.source
         sent = 1
         if isinstance(source, Resident):
-            seq = self._tell("load_resident", key.slot, frames.spec_to_wire(key.spec), source.label, source.id)
+            seq = self._tell(
+                request, "load_resident", key.slot, frames.spec_to_wire(key.spec), source.label, source.id
+            )  # fmt: skip
         else:
             for parent in (source.wrapper.kw, source.wrapper.mac):
                 if parent.slot not in self._loaded:
-                    sent += self._load(parent, number)
+                    sent += self._load(parent, number, request)
                 self._loaded[parent.slot] = number
             seq = self._tell(
-                "load_wrapped", key.slot, frames.spec_to_wire(key.spec), source.wrapper.kw.slot,
+                request, "load_wrapped", key.slot, frames.spec_to_wire(key.spec), source.wrapper.kw.slot,
                 source.wrapper.mac.slot, source.context, source.blob,
             )  # fmt: skip
         self._loads[seq] = key.slot
@@ -241,9 +253,9 @@ class Link:
                 if self._loaded[slot] != newest:
                     self.unload(slot)
 
-    def _tell(self, method: str, *arguments: object) -> int:
+    def _tell(self, request: int, method: str, *arguments: object) -> int:
         seq = (next(self._seqs) % _SEQS) << 8
-        self._send(frames.pack_call(Call(seq, method, arguments), self._hang_ms))
+        self._send(frames.pack_call(Call(seq, method, arguments, request), self._hang_ms))
         return seq
 
     def _send(self, message: bytes | memoryview) -> None:
@@ -356,7 +368,9 @@ class Link:
         found = self.cold.pop(seq, None)
         if found is not None:
             self.cost -= found[0].cost
+            SETTLING.sent = found[1]
             found[0].pending.fail(error)
+            SETTLING.sent = 0.0
             return
         slot = self._loads.pop(seq, None)
         if slot is not None:
@@ -372,7 +386,9 @@ class Link:
         batch.left -= 1
         if not batch.left:
             self._finish(seq >> 8, batch)
+        SETTLING.sent = batch.sent
         operation.pending.fail(error)
+        SETTLING.sent = 0.0
 
     # --- the end ---
 

@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 
 import trio
 
+from openk_hsm.serving import SERVING
+
 T = TypeVar("T")
 
 Flow = Coroutine["Pending[object]", None, T]
@@ -101,13 +103,17 @@ class _Drive(Generic[T]):
     """One flow on its way. An object with a bound method, not a closure that names itself: that would be a cycle for
     each request, and the collector a fifth of the hot path."""
 
-    __slots__ = ("_finish", "_send")
+    __slots__ = ("_finish", "_request", "_send")
 
-    def __init__(self, flow: Flow[T], finish: Callable[[T | None, Exception | None], None]) -> None:
+    def __init__(self, flow: Flow[T], finish: Callable[[T | None, Exception | None], None], request: int) -> None:
         self._send = flow.send
         self._finish = finish
+        self._request = request
 
     def step(self) -> None:
+        serving = SERVING
+        before = serving.request  # what settles a Pending may be another request's flow, in the middle of a step
+        serving.request = self._request
         try:
             awaited = self._send(None)
         except StopIteration as stop:
@@ -116,11 +122,14 @@ class _Drive(Generic[T]):
             self._finish(None, error)
         else:
             awaited.when_settled(self.step)
+        finally:
+            serving.request = before
 
 
-def drive(flow: Flow[T], finish: Callable[[T | None, Exception | None], None]) -> None:
-    """Step `flow` until it returns or raises, then call `finish` with its value or its error."""
-    _Drive(flow, finish).step()
+def drive(flow: Flow[T], finish: Callable[[T | None, Exception | None], None], request: int | None = None) -> None:
+    """Step `flow` until it returns or raises, then call `finish` with its value or its error. `request`: the count of
+    the request that it is; None: it is for whatever is being served now (openk_hsm.serving)."""
+    _Drive(flow, finish, SERVING.request if request is None else request).step()
 
 
 def begin(flow: Flow[T]) -> Pending[T]:

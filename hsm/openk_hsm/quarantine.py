@@ -13,6 +13,7 @@ from typing import Final
 from openk_hsm.errors import Interrupted
 from openk_hsm.link import Cold
 from openk_hsm.seam import Operation
+from openk_hsm.serving import for_requests
 
 KEPT: Final = 256
 """Shapes kept at once; then the oldest goes."""
@@ -38,7 +39,8 @@ class Quarantine:
         self.caught += 1
         shape = _shape(culprit)
         if shape not in self.until:
-            self._report("hsm request quarantined", _described(culprit))
+            told = {**_described(culprit), **for_requests([culprit.request])}
+            self._report("hsm request quarantined", told)
         if shape[0]:  # not the daemon's own: without those nothing would work
             while len(self.until) >= KEPT:
                 del self.until[next(iter(self.until))]

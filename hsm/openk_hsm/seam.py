@@ -178,6 +178,8 @@ class Operation:
     expires: float = 0.0
     """Set by the lane, like `replays`: when it gives up (monotonic seconds), and how often a worker died under it."""
     replays: int = 0
+    request: int = 0
+    """Set by the lane, too: the count of the request that it is done for (openk_hsm.serving); 0: the daemon's own."""
     pending: Pending[bytes | int] = field(default_factory=_unsettled)
 
 

@@ -20,13 +20,14 @@ from typing import Final, cast
 from openk_hsm import frames, journal, notify
 from openk_hsm.costs import MECHANISM_COST
 from openk_hsm.errors import HsmError, TokenMissing, Unavailable
-from openk_hsm.frames import BadFrame, Call, Intent
+from openk_hsm.frames import BadFrame, Call, Hello, Intent
+from openk_hsm.operation_log import OperationLog
 from openk_hsm.seam import Backend, Doubting, Mechanism, OpCode
 from openk_memory.errors import LockedMemoryError
 from openk_memory.handoff import HandOff
 
 SUB_BATCH: Final = 1000
-_Request = tuple[int, int, int, int, int, int, int, int, int, int]
+_Request = tuple[int, int, int, int, int, int, int, int, int, int, int]
 _LONGEST: Final = 600.0
 _IDLE: Final = 100_000
 """Microseconds between two looks around while there is nothing to do."""
@@ -35,8 +36,8 @@ _MECHANISMS: Final[tuple[Mechanism, ...]] = tuple(
 )
 
 
-def receive_hello(connection: socket.socket) -> tuple[Intent, HandOff | None]:
-    """What the daemon wants, and the region that came with it, mapped; none comes to seal. Raises BadFrame,
+def receive_hello(connection: socket.socket) -> tuple[Hello, HandOff | None]:
+    """What the daemon says, and the region that came with it, mapped; none comes to seal. Raises BadFrame,
     ConnectionError."""
     descriptors = array.array("i")
     message, ancillary, _, _ = connection.recvmsg(frames.HELLO.size + 1, socket.CMSG_SPACE(4 * descriptors.itemsize))
@@ -46,15 +47,15 @@ def receive_hello(connection: socket.socket) -> tuple[Intent, HandOff | None]:
     try:
         if not message:
             raise ConnectionError("the daemon went before it said anything")
-        size, intent = frames.unpack_hello(message)
-        if intent is Intent.SEAL:
-            return intent, None
+        hello = frames.unpack_hello(message)
+        if hello.intent is Intent.SEAL:
+            return hello, None
         if len(descriptors) != 1:
             raise BadFrame("a hello comes with one descriptor")
-        region = HandOff.attach(descriptors[0], size)
+        region = HandOff.attach(descriptors[0], hello.size)
         descriptors.pop()
         region.close_fd()
-        return intent, region
+        return hello, region
     except LockedMemoryError as error:
         raise Unavailable(f"the worker cannot map the hand-off region: {error}") from None
     finally:
@@ -65,8 +66,17 @@ def receive_hello(connection: socket.socket) -> tuple[Intent, HandOff | None]:
 class Service:
     """Serves one connection until the daemon leaves. The back end is open on `region` already."""
 
-    def __init__(self, connection: socket.socket, backend: Backend, region: HandOff, watch: Callable[[], None]) -> None:
-        """`watch` is called at every message and every second; what it raises ends `run`."""
+    def __init__(
+        self,
+        connection: socket.socket,
+        backend: Backend,
+        region: HandOff,
+        watch: Callable[[], None],
+        told: OperationLog,
+    ) -> None:
+        """`watch` is called at every message and every second; what it raises ends `run`. `told`: of operations."""
+        self._log = told
+        self._received = 0.0  # when the message came that is worked on
         self._connection = connection
         self._watch = watch
         self._backend = backend
@@ -105,7 +115,9 @@ class Service:
             try:
                 length = self._connection.recv_into(buffer)
             except BlockingIOError:
+                journal.tell_suppressed()
                 continue  # SO_RCVTIMEO: nothing to do, but to look around and to say that we live
+            self._received = monotonic()
             if not length:
                 return
             if length < frames.HEADER.size:
@@ -118,7 +130,8 @@ class Service:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _dispatch(self, message: memoryview) -> None:
-        kind, _, count, _ = frames.HEADER.unpack_from(message)
+        kind, deaths, count, _ = frames.HEADER.unpack_from(message)
+        self._log.begin(deaths)
         if kind == frames.BATCH:
             self._batch(message[frames.HEADER.size :], count)
         elif kind == frames.CALL:
@@ -137,12 +150,13 @@ class Service:
         # A list, not the iterator: that exports its memoryview, and when an error's traceback keeps both in a cycle,
         # CPython's collector crashes (a memoryview with exports cannot be cleared; seen with 3.11).
         rows_in = list(cast(Iterator[_Request], frames.REQUEST.iter_unpack(requests)))
-        for seq, code, mech, nonce, slot, at, aad, length, out, room in rows_in:
+        began, bound = monotonic(), self._log.bound
+        for seq, code, mech, nonce, slot, at, aad, length, out, room, request in rows_in:
             data = at + nonce + aad
             if data + length > size or out + room > size:
                 raise BadFrame("a request points outside the hand-off region")
+            mechanism = mechanisms[mech]
             try:
-                mechanism = mechanisms[mech]
                 if code == 2:
                     answer = mac(slot, mechanism, data, length, out, room)
                 elif code == 3:
@@ -154,19 +168,24 @@ class Service:
                         code, slot, mechanism, (at, nonce), (at + nonce, aad), (data, length), out, room
                     )
             except HsmError as error:
-                if position > first:
-                    self._answer(position)
+                self._answer(position)
                 position, cost = first, 0
-                self._refuse(seq, slot, error)
+                self._refuse(seq, self._log.hot(request, code, mechanism, slot), error, began, slot)
+                began = monotonic()
             else:
+                ended = monotonic()
+                if ended - began > bound:
+                    what = self._log.hot(request, code, mechanism, slot)
+                    self._log.done(what, began - self._received, ended - began)
+                    ended = monotonic()  # what telling takes is not the next one's
+                began = ended
                 pack(rows, position, seq, answer)
                 position += step
                 cost += costs[mech]
                 if cost >= SUB_BATCH:
                     self._answer(position)
                     position, cost = first, 0
-        if position > first:
-            self._answer(position)
+        self._answer(position)
 
     def _other(
         self,
@@ -188,41 +207,50 @@ class Service:
         raise BadFrame("a request has an unknown code")
 
     def _answer(self, end: int) -> None:
+        """Send the rows before `end`, if there are any."""
+        if end == frames.HEADER.size:
+            return
         count = (end - frames.HEADER.size) // frames.ROW.size
         frames.HEADER.pack_into(self._rows, 0, frames.ANSWERS, 0, count, 0)
         self._connection.send(self._view[:end])
 
-    def _refuse(self, seq: int, slot: int, error: HsmError) -> None:
-        error = self._judge(error)
-        self._connection.send(frames.pack_error(frames.ERROR, seq, self._failed.get(slot, error)))
-
-    def _judge(self, error: HsmError) -> HsmError:
-        """The error for whoever asked. Raises it when it is the connection or the device that is in trouble."""
+    def _refuse(self, seq: int, what: dict[str, object], error: HsmError, began: float, slot: int = 0) -> None:
+        """Tell whoever asked, and the log; where the key in `slot` did not load, why that was. Raises the error when it
+        is the connection or the device that is in trouble."""
         if isinstance(error, BadFrame):
             raise error
+        times = began - self._received, monotonic() - began
         if isinstance(self._backend, Doubting):
             error = self._backend.judge(error)
         if isinstance(error, Unavailable | TokenMissing):
-            journal.log("error", "device trouble", device=error.device, text=str(error))
+            self._log.trouble(what, error, *times)
             raise error
-        return error
+        error = self._failed.get(slot, error)
+        self._log.refused(what, error, *times)
+        self._connection.send(frames.pack_error(frames.ERROR, seq, error))
 
     def _call(self, call: Call) -> None:
         method = self._cold.get(call.method)
         if method is None:
             raise BadFrame("a call names an unknown method")
+        began = self._received
         try:
             message = frames.pack_body(frames.RESULT, [call.seq, method(*call.arguments)])
         except HsmError as error:
-            message = frames.pack_error(frames.ERROR, call.seq, self._judge(error))
+            self._refuse(call.seq, self._log.cold(call), error, began)
+            return
         except TypeError:
             raise BadFrame(f"a call of {call.method} has wrong arguments") from None
+        seconds = monotonic() - began
+        if seconds > self._log.bound:
+            self._log.done(self._log.cold(call), 0.0, seconds)
         if len(message) > frames.MAX_MESSAGE:
             large = HsmError(f"the answer of {call.method} is larger than a message")
             message = frames.pack_error(frames.ERROR, call.seq, large)
         self._connection.send(message)
 
     def _load_resident(self, slot: int, spec: object, label: str, id_: bytes) -> None:
+        self._log.name(slot, label)
         self._load(slot, lambda: self._backend.load_resident(slot, frames.spec_from_wire(spec), label, id_))
 
     def _load_wrapped(self, slot: int, spec: object, kw: int, mac: int, context: bytes, blob: bytes) -> None:
@@ -243,6 +271,7 @@ class Service:
 
     def _unload(self, slot: int) -> None:
         self._failed.pop(slot, None)
+        self._log.name(slot, "")
         self._backend.unload(slot)
 
     def _generate(self, spec: object, kw: int, mac: int, context: bytes) -> list[object]:

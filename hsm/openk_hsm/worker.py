@@ -28,8 +28,9 @@ from typing import Final
 from openk_hsm import frames, journal, notify
 from openk_hsm.errors import HsmError, Sealed, SessionLost, TokenMissing, Unavailable, WrongPin
 from openk_hsm.footing import take_footing
-from openk_hsm.frames import BadFrame, Intent
+from openk_hsm.frames import BadFrame, Hello, Intent
 from openk_hsm.latch import Latch
+from openk_hsm.operation_log import SLOW, OperationLog
 from openk_hsm.pin import PinSource
 from openk_hsm.reach import Named, reach_of
 from openk_hsm.registry import make_backend
@@ -72,6 +73,10 @@ class WorkerSettings:
     on_tracer: Reaction = Reaction.LOG
     pace: Pace = field(default_factory=Pace)
     """How often the module may be loaded anew because the device is in trouble."""
+    debug: bool = False
+    """The log tells of every operation."""
+    slow: float = SLOW
+    """Seconds: an operation that takes longer in the device is told of; 0: none is."""
 
 
 class _Worker:
@@ -84,6 +89,7 @@ class _Worker:
         self.seal = Seal(settings.state, settings.uri)
         self.watch = Watch(settings.on_tracer, self.seal)
         self.pin = settings.pin
+        self.slow = settings.slow
         self.reloads = Reloads(settings.state, settings.uri, settings.pace)
         self._renewed = -_RENEW_AGAIN
 
@@ -119,6 +125,7 @@ def serve(settings: WorkerSettings) -> int:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # whoever started us may have left it ignored or blocked
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM, signal.SIGTERM))
     try:
+        journal.open_journal(debug=settings.debug)
         take_footing()
         worker = _Worker(settings)
         with _listening(settings) as listener:
@@ -249,8 +256,8 @@ def _wait_sealed(listener: socket.socket, worker: _Worker) -> int:
         if connection is None:
             return RETRY
         with connection:
-            intent, region = _greet(connection)
-            if intent is not Intent.UNSEAL or region is None:
+            hello, region = _greet(connection)
+            if hello is None or hello.intent is not Intent.UNSEAL or region is None:
                 if region is not None:
                     region.close()
                 _refuse(connection, worker.seal.error())
@@ -264,7 +271,7 @@ def _wait_sealed(listener: socket.socket, worker: _Worker) -> int:
                 _refuse(connection, error)
                 return MISCONFIGURED if isinstance(error, Traced) else RETRY
             journal.log("warning", "unsealed")
-            ended = _serve_one(connection, region, worker)
+            ended = _serve_one(connection, region, worker, hello.run)
         return _accept_for_ever(listener, worker) if ended is None else _end(listener, ended, worker)
 
 
@@ -274,12 +281,14 @@ def _accept_for_ever(listener: socket.socket, worker: _Worker) -> int:
         if connection is None:
             continue
         with connection:
-            intent, region = _greet(connection)
-            if intent is Intent.SEAL:
+            hello, region = _greet(connection)
+            if hello is not None and hello.intent is Intent.SEAL:
                 journal.log("warning", "sealed by openkd")
                 error: HsmError | None = _seal(connection, worker)
+            elif hello is not None and region is not None:
+                error = _serve_one(connection, region, worker, hello.run)
             else:
-                error = None if region is None else _serve_one(connection, region, worker)
+                error = None
         if error is not None and not (isinstance(error, SessionLost) and worker.renew()):
             return _end(listener, error, worker)
 
@@ -289,18 +298,18 @@ def _end(listener: socket.socket, error: HsmError, worker: _Worker) -> int:
     return RETRY if isinstance(error, Sealed) else _tell(listener, error, worker, 0.0)
 
 
-def _greet(connection: socket.socket) -> tuple[Intent | None, HandOff | None]:
-    """What the daemon wants, and its region, which the caller closes. None: it said nothing of use."""
+def _greet(connection: socket.socket) -> tuple[Hello | None, HandOff | None]:
+    """What the daemon says, and its region, which the caller closes. None: it said nothing of use."""
     try:
         connection.settimeout(_HELLO_WITHIN)
-        intent, region = receive_hello(connection)
+        hello, region = receive_hello(connection)
         connection.settimeout(None)
     except (OSError, HsmError) as error:
         journal.log("warning", "no hello", text=str(error))
         if isinstance(error, Unavailable) and not isinstance(error, BadFrame):
             _refuse(connection, error)
         return None, None
-    return intent, region
+    return hello, region
 
 
 def _seal(connection: socket.socket, worker: _Worker) -> HsmError:
@@ -315,8 +324,8 @@ def _seal(connection: socket.socket, worker: _Worker) -> HsmError:
     return error
 
 
-def _serve_one(connection: socket.socket, region: HandOff, worker: _Worker) -> HsmError | None:
-    """One daemon, from hello to farewell. An error means that this process is of no further use."""
+def _serve_one(connection: socket.socket, region: HandOff, worker: _Worker, run: int) -> HsmError | None:
+    """One daemon, whose `run` its hello told, to its farewell. An error: this process is of no further use."""
     with region:
         try:
             _open(connection, region, worker)
@@ -328,7 +337,8 @@ def _serve_one(connection: socket.socket, region: HandOff, worker: _Worker) -> H
             journal.log("info", "the daemon has gone", text=error.strerror)
             return None
         try:
-            Service(connection, worker.backend, region, worker.watch.look).run()
+            told = OperationLog(run, worker.slow)
+            Service(connection, worker.backend, region, worker.watch.look, told).run()
         except (Unavailable, TokenMissing) as error:
             _part(connection, error)
             return error

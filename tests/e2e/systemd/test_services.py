@@ -165,6 +165,20 @@ def test_the_journal_has_the_daemons_lines_with_their_fields(host: Host) -> None
     assert refused["OPENK_REQUEST"] in said, "the client has the id by which the line is found"
 
 
+def test_the_journal_has_the_workers_lines_by_the_clients_request(host: Host) -> None:
+    openk(host, "vault", "create", "followed")
+    openk(host, "key", "create", "followed/card", "--algorithm", "aes-256-gcm")
+    host.run("sh", "-c", "printf 4111 > /run/followed")
+    openk(host, "key", "encrypt", "followed/card", "--in", "/run/followed", "--out", "/run/followed.sealed")
+    wrong = ("key", "decrypt", "followed/card", "--in", "/run/followed.sealed", "--aad", "another")
+    said = openk(host, *wrong, check=False)
+    request = said[said.index("request ") :].split()[1]
+    host.wait(lambda: bool(host.journal(f"OPENK_REQUEST={request}", "OPENK_EVENT=operation refused")), 5, "the worker's line")
+    (line,) = host.journal(f"OPENK_REQUEST={request}", "OPENK_EVENT=operation refused")
+    assert (line["_TRANSPORT"], line["_SYSTEMD_UNIT"]) == ("journal", "openk-hsm@main.service"), "the native protocol"
+    assert (line["OPENK_OPERATION"], line["OPENK_DEVICE"], line["PRIORITY"]) == ("decrypt", "CKR_GENERAL_ERROR", "6")
+
+
 def test_a_hook_is_run_for_an_alert(host: Host) -> None:
     """The shipped unit: a user of its own, the operators' example policy, the program as its child."""
     host.start("openk-alerts.service")

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from openk_hsm import errors, frames
 from openk_hsm.errors import HsmError
 from openk_hsm.fair_queue import FairQueue
-from openk_hsm.frames import BadFrame, Call
+from openk_hsm.frames import BadFrame, Call, Hello
 from openk_hsm.link import Cold, Link
 from openk_hsm.seam import ROOT_MAC, Mechanism, OpCode, Operation, Replay, TokenInfo
 from openk_hsm.software import SoftwareBackend
@@ -64,9 +64,9 @@ def _info() -> TokenInfo:
 
 def _messages() -> Iterator[bytes]:
     """What a worker says, and a daemon."""
-    yield frames.pack_hello(_REGION)
-    yield frames.pack_hello(0, frames.Intent.SEAL)
-    yield frames.pack_call(Call(256, "load_wrapped", (3, ["aes-256-gcm", "encrypt"], 1, 2, b"c", b"blob")), 5000)
+    yield frames.pack_hello(Hello(_REGION, run=7))
+    yield frames.pack_hello(Hello(0, frames.Intent.SEAL))
+    yield frames.pack_call(Call(256, "load_wrapped", (3, ["aes-256-gcm", "encrypt"], 1, 2, b"c", b"blob"), 24), 5000)
     yield frames.pack_body(frames.READY, frames.info_to_wire(_info()))
     for seq in (0, 256, 512, 513):
         yield frames.pack_error(frames.ERROR, seq, errors.Busy("busy", device="CKR_X", retry_after=1.5))
@@ -188,7 +188,7 @@ _URI = tuple(
         "%ff", "%25", "authentication=", "device-key=", "state=", "hang=", "pin=",
     )
 )  # fmt: skip
-_KINDS = (b"H\x01", b"B\0", b"C\0", b"A\0", b"R\0", b"X\0", b"I\0", b"E\0", b"\xc7", b"\xd6\xff", b"\x93", b"\x92")
+_KINDS = (b"H\x02", b"B\0", b"C\0", b"A\0", b"R\0", b"X\0", b"I\0", b"E\0", b"\xc7", b"\xd6\xff", b"\x93", b"\x92")
 
 TARGETS = (
     Target("uri", run_uri, _uris, _URI, 300, 12000),
