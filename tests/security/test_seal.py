@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -161,18 +162,31 @@ def test_only_whom_policy_allows(template: Path, tmp_path: Path) -> None:
         client.system.unseal()
 
 
-def test_requests_under_way_are_refused_and_clients_hear_it(template: Path, tmp_path: Path) -> None:
+def test_what_was_done_is_answered_and_what_is_under_way_is_refused(template: Path, tmp_path: Path) -> None:
+    """The worker stands still, so that what is under way stays that until the seal."""
     with running_daemon(copy_template(template, tmp_path / "dev")) as daemon, daemon.client() as client:
         furnish(client)
-        with client.pipeline() as many:
-            futures = [many.key.mac("v/wrapped", b"m%d" % number) for number in range(30)]
-            closing = many.system.seal()
-            futures += [many.key.mac("v/wrapped", b"m%d" % number) for number in range(30)]
-        assert closing.result().sealed
-        codes = {code_of(future.result) for future in futures}
-        assert "daemon.sealed" in codes
-        assert codes <= {"", "daemon.sealed"}, "those that were done before are answered"
+
+        def macs() -> list[str]:
+            with client.pipeline() as many:
+                futures = [many.key.mac("v/wrapped", b"m%d" % number) for number in range(30)]
+            return [code_of(future.result) for future in futures]
+
+        def under_way() -> int:
+            [hsm] = client.hsm.status()
+            return hsm.queued + hsm.in_flight
+
+        assert macs() == [""] * 30
+        daemon.signal(signal.SIGSTOP, "hsm-0")
+        with ThreadPoolExecutor(1) as pool:
+            refused_then = pool.submit(macs)
+            until(lambda: under_way() >= 30, "they are not at the HSM")
+            assert client.system.seal().sealed
+            assert refused_then.result(15) == ["daemon.sealed"] * 30
+        daemon.signal(signal.SIGCONT, "hsm-0")
+        until(lambda: logged_out(client), "the worker does not say that it is logged out")
         client.system.unseal()
+        assert macs() == [""] * 30
 
 
 TRACE = """
