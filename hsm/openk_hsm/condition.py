@@ -54,7 +54,6 @@ class Condition(Calls):
         """Called when a worker has come or gone, or the breaker has opened."""
         self._refusal: HsmError | None = None
         self._since = monotonic()  # when the last worker was there
-        self._now = self._since
         self._ever_up = False
         self._open = not sealed  # False: the breaker fails requests at once
         self._seal = LaneSeal(sealed=sealed)

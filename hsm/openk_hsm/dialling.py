@@ -25,7 +25,7 @@ class Limits:
     """Locked memory shared with each worker: bounds input and answer of one operation together. Counts against
     RLIMIT_MEMLOCK."""
     deadline: float = 10.0
-    """A hot operation is answered by then, whatever happens."""
+    """A hot operation is answered by then (and the lane's next tick), whatever happens; with hsm.timeout not before."""
     generate_deadline: float = 60.0
     """A key is made by then (RSA-4096 takes seconds)."""
     hang: float = 5.0

@@ -69,10 +69,11 @@ class WorkerLane(Condition):
             self._rejected += 1
             operation.pending.fail(self._outage())
             return operation.pending
-        if self._barred and self._quarantine.bars(operation, self._now):
+        now = monotonic()  # not that of the last tick: the deadline would begin before the operation was there
+        if self._barred and self._quarantine.bars(operation, now):
             operation.pending.fail(Interrupted("workers died under such an operation of this client: quarantined"))
             return operation.pending
-        operation.expires = self._now + self._limits.deadline
+        operation.expires = now + self._limits.deadline
         try:
             self._queue.push(operation)
         except Busy as error:
@@ -162,26 +163,29 @@ class WorkerLane(Condition):
 
     async def _tick_for_ever(self) -> None:
         while True:
-            self._now = now = monotonic()
-            self._waiting.expire(now)
-            for asked in self._dealer.watch(now):
-                self._report("hsm worker hangs", {"lane": self.name, **for_requests(asked)})
-            late = self._seal.overdue(now)
-            if late is not None:
-                self._reseal(late)
-            if self._links:
-                self._since = now
-            elif self._open and now - self._since > self._limits.breaker:
-                self._trip()
-            self.pump()
+            self._tick(monotonic())
             await trio.sleep(TICK)
+
+    def _tick(self, now: float) -> None:
+        """What has to be done in time, and is asked for by nobody."""
+        self._waiting.expire(now)
+        for asked in self._dealer.watch(now):
+            self._report("hsm worker hangs", {"lane": self.name, **for_requests(asked)})
+        late = self._seal.overdue(now)
+        if late is not None:
+            self._reseal(late)
+        if self._links:
+            self._since = now
+        elif self._open and now - self._since > self._limits.breaker:
+            self._trip()
+        self.pump()
 
     def queue(self, call: Cold) -> None:
         if not self._open:
             self._rejected += 1
             call.pending.fail(self._outage())
             return
-        call.expires += self._now
+        call.expires += monotonic()
         try:
             self._waiting.call(call)
         except Busy as error:

@@ -53,5 +53,5 @@ async def test_a_link_that_swallows_everything_costs_no_more_than_the_deadline(t
             assert again["mac"] == expected
         assert alarms(site) == []
     print(f"answered hsm.timeout after {min(took):.2f} to {max(took):.2f} s, deadline 2 s")
-    assert min(took) > 1.5  # the lane looks for what is overdue now and then
+    assert min(took) >= 2.0  # tests/unit/hsm/test_deadlines.py
     assert max(took) < 4.9  # when a worker that hangs kills itself
