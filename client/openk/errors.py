@@ -3,7 +3,7 @@
 Error
 ├── CallerFault: RequestFault, AuthFault, PolicyFault, KeyFault, VaultFault, SecretFault
 ├── HsmFault
-├── StoreFault, AuditFault
+├── StoreFault, AuditFault, BackupFault
 └── DaemonFault: InternalFault, Unreachable, TimedOut, Interrupted, Unintelligible
 """
 
@@ -82,6 +82,10 @@ class AuditFault(Error):
     """audit.*: the log, without which nothing is admitted."""
 
 
+class BackupFault(Error):
+    """backup.*: copies of the daemon's state."""
+
+
 class DaemonFault(Error):
     """daemon.*: the daemon's state, or the connection to it."""
 
@@ -116,6 +120,7 @@ GROUPS: Final[Mapping[str, type[Error]]] = {
     "hsm": HsmFault,
     "store": StoreFault,
     "audit": AuditFault,
+    "backup": BackupFault,
     "internal": InternalFault,
     "daemon": DaemonFault,
 }

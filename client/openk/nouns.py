@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from openk.calls import hsms, keys, system, untyped, vaults
+from openk.calls import backups, hsms, keys, system, untyped, vaults
 from openk.verbs import M, Space, Verb
 
 
@@ -86,6 +86,11 @@ class Hsms(Space[M]):
     bench = Verb(hsms.bench)
 
 
+class Backups(Space[M]):
+    create = Verb(backups.create)
+    list = Verb(backups.list_backups)
+
+
 class Policies(Space[M]):
     explain = Verb(system.explain)
     reload = Verb(system.reload)
@@ -110,5 +115,6 @@ class Calls(Space[M]):
         self.random = Randomness(runner)
         self.secret = Secrets(runner)
         self.hsm = Hsms(runner)
+        self.backup = Backups(runner)
         self.policy = Policies(runner)
         self.audit = Audit(runner)

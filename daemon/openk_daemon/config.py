@@ -10,13 +10,14 @@ from __future__ import annotations
 from openk_daemon.config_aging import Retention, Rotation
 from openk_daemon.config_development import development, read_development
 from openk_daemon.config_file import Loaded, load, methods_of, read
-from openk_daemon.config_running import Crypto, Levels, Log, Rate, Tuning
+from openk_daemon.config_running import Backup, Crypto, Levels, Log, Rate, Tuning
 from openk_daemon.config_values import Audit, Cache, Config, ConfigError, Hardening, Hsm, Limits, Socket
 from openk_daemon.config_watch import Alerts, Health, Metrics, Threshold
 
 __all__ = [
     "Alerts",
     "Audit",
+    "Backup",
     "Cache",
     "Config",
     "ConfigError",

@@ -197,6 +197,7 @@ class Reading:
         self._check_rates(config)
         self._check_alerts(config)
         self._check_keys(config)
+        self._check_backup(config)
         for name, hsm in config.hsm.items():
             if "pin-value" in hsm.uri or "pin-source" in hsm.uri:
                 self._mistake(
@@ -225,6 +226,15 @@ class Reading:
                 alert_rule(rule, config)
             except ValueError as error:
                 self._mistake(("alerts", rule.name), str(error))
+
+    def _check_backup(self, config: Config) -> None:
+        backup, state = config.backup, config.state
+        if backup.folder is not None and (backup.folder == state or backup.folder.is_relative_to(state / "audit")):
+            what = f"{backup.folder} is where the state itself is: name a folder of its own, on another disk"
+            self._mistake(("backup", "folder"), what)
+        if backup.old_after < backup.every_seconds:
+            what = "must not be less than backup.every_seconds: each backup would be old before the next"
+            self._mistake(("backup", "warn_seconds"), what)
 
     def _check_groups(self, config: Config) -> None:
         places: dict[str, str] = {}

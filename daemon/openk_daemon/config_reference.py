@@ -11,7 +11,7 @@ import msgspec
 from msgspec import NODEFAULT, inspect
 
 from openk_daemon.config_aging import Retention, Rotation
-from openk_daemon.config_running import Crypto, Levels, Log, Rate, Tuning
+from openk_daemon.config_running import Backup, Crypto, Levels, Log, Rate, Tuning
 from openk_daemon.config_sources import VARIABLES
 from openk_daemon.config_values import Audit, Cache, Config, Hardening, Hsm, Limits, Socket
 from openk_daemon.config_watch import Alerts, Health, Metrics, Threshold
@@ -24,6 +24,7 @@ _TABLES: Final[tuple[tuple[str, type[msgspec.Struct]], ...]] = (
     ("cache", Cache),
     ("crypto", Crypto),
     ("audit", Audit),
+    ("backup", Backup),
     ("log", Log),
     ("log.levels", Levels),
     ("rate.NAME", Rate),
@@ -97,7 +98,8 @@ as it was and says so in its log. Otherwise keys with *reload* in the last colum
 changed the log says that it waits for the next start (`config.waits`), and `openk config diff` keeps saying so. Each
 reload is in the audit log. What waits for a start does so for a reason:
 
-- `state`, `policies`, `user`, sockets, `metrics`: openkd is confined once they are open, and can open no others;
+- `state`, `policies`, `user`, `backup.folder`, sockets, `metrics`: openkd is confined once they are open, and can open
+  no others;
 - `hsm`: which tokens the store belongs to is settled while it opens;
 - `administrators`: who is one is settled when a connection is accepted, and policies were checked with them;
 - locked memory, message sizes, queues, `in_flight`, `cache.keys`, `limits.decisions`: allotted at the start, or
@@ -111,6 +113,7 @@ Paths are absolute. Sizes are bytes, times are seconds. Rules between keys:
 - every socket has a path of its own
 - at least one HSM and one administrator are named
 - an HSM has `sockets` or is a `group`; a group's members are HSMs with sockets, each in one group
+- `backup.folder` is neither `state` nor in its `audit`; `backup.every_seconds` ≤ `backup.warn_seconds`
 - no PIN is in the file: it is the credential of the HSM's worker (docs/operations.md)
 
 Limits on requests, an example: no user but the administrators makes more than 200 requests a second or 50 signatures,

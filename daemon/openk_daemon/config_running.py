@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
@@ -129,6 +130,52 @@ class Crypto(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "2^32 with random nonces (NIST SP 800-38D, 8.3).",
         ),
     ] = 1 << 32
+
+
+class Backup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Copies of the state that openkd makes by itself while it serves. What is in the HSM is not in them: the vendor's
+    procedure backs that up. docs/operations.md has the rest, and how one is restored."""
+
+    folder: Annotated[
+        Path | None,
+        Meta(
+            description="Where they are put; none are made when left out. It belongs to the user openkd runs as, and "
+            "nobody else may write there. On the disk of the state it is allowed, and of little use: that disk's loss "
+            "is what backups are for. It must be there when openkd starts."
+        ),
+    ] = None
+    every_seconds: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=31 * 86_400,
+            description="Between two of them. Each is a whole copy of the store, read and hashed once more.",
+            extra=LIVE,
+        ),
+    ] = 86_400.0
+    keep: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="How many stay: the oldest goes when a newer one was verified, so there must be room for one "
+            "more.",
+            extra=LIVE,
+        ),
+    ] = 7
+    warn_seconds: Annotated[
+        Annotated[float, Meta(ge=1, le=366 * 86_400)] | None,
+        Meta(
+            description="Health is degraded, and the alert backup_old raised, when the newest is older; twice "
+            "`every_seconds` when left out.",
+            extra=LIVE,
+        ),
+    ] = None
+
+    @property
+    def old_after(self) -> float:
+        """Seconds."""
+        return 2 * self.every_seconds if self.warn_seconds is None else self.warn_seconds
 
 
 class Tuning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

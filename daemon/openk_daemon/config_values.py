@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from openk_daemon.config_aging import Retention, Rotation
-from openk_daemon.config_running import LIVE, Crypto, Log, Rate, Tuning
+from openk_daemon.config_running import LIVE, Backup, Crypto, Log, Rate, Tuning
 from openk_daemon.config_watch import Alerts, Health, Metrics
 
 MEBIBYTE: Final = 1 << 20
@@ -314,6 +314,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cache: Cache = field(default_factory=Cache)
     crypto: Crypto = field(default_factory=Crypto)
     audit: Audit = field(default_factory=Audit)
+    backup: Backup = field(default_factory=Backup)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
     health: Health = field(default_factory=Health)

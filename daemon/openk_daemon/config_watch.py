@@ -111,4 +111,5 @@ class Alerts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log_dropped: Threshold = field(default_factory=Threshold)
     clock_step: Threshold = field(default_factory=Threshold)
     rotation_overdue: Threshold = field(default_factory=Threshold)
+    backup_old: Threshold = field(default_factory=Threshold)
     sealed: Threshold = field(default_factory=Threshold)

@@ -1,4 +1,4 @@
-"""When openkd alarms by itself: the built-in rules with the numbers of `[alerts]`, `[health]` and `[audit]`."""
+"""When openkd alarms by itself: the built-in rules with the numbers of `[alerts]`, and of whatever else says limits."""
 
 from __future__ import annotations
 
@@ -38,5 +38,6 @@ def usual_limits(config: Config) -> Mapping[str, tuple[float, float]]:
         "disk_low": (health.disk_free_share, min(1.0, 1.5 * health.disk_free_share)),
         "hsm_slow": (health.probe_limit_seconds, health.probe_limit_seconds / 2),
         "clock_step": (health.clock_step_seconds, health.clock_step_seconds / 2),
+        "backup_old": (config.backup.old_after, config.backup.old_after),
         "memory_high": (MEMORY_DEGRADED, 0.75 * MEMORY_DEGRADED),
     }

@@ -14,7 +14,7 @@ from time import sleep
 import pytest
 
 from tests.support.backlog import backlog
-from tests.support.daemon import RunningDaemon, copy_template, running_daemon, template
+from tests.support.daemon import RunningDaemon, copy_template, running_daemon, template, with_backups
 from tests.support.scan import Hit, scan, unlocked
 from tests.support.secret_work import WORK, Canaries, Line, furnish, in_files
 
@@ -23,7 +23,7 @@ __all__ = ["template"]
 
 @pytest.fixture(scope="module")
 def daemon(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
-    with running_daemon(copy_template(template, tmp_path_factory.mktemp("memory") / "dev")) as running:
+    with running_daemon(with_backups(copy_template(template, tmp_path_factory.mktemp("memory") / "dev"))) as running:
         line = Line(running.socket)
         furnish(line)
         line.close()

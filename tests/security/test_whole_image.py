@@ -28,7 +28,7 @@ import openk
 import openk.trio
 from openk.wire.methods import METHODS
 from tests.support.backlog import backlog, find, queued_bytes, waiting
-from tests.support.daemon import RunningDaemon, copy_template, running_daemon, template
+from tests.support.daemon import RunningDaemon, copy_template, running_daemon, template, with_backups
 from tests.support.leaky_openkd import FORMS, IN_WORKER, MARK
 from tests.support.scan import Hit, scan, unlocked
 from tests.support.secret_work import (
@@ -102,7 +102,7 @@ def test_the_leaky_daemon_and_its_worker_are_caught(control: None) -> None:
 
 @pytest.fixture(scope="module")
 def daemon(control: None, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
-    folder = copy_template(template, tmp_path_factory.mktemp("whole") / "dev")
+    folder = with_backups(copy_template(template, tmp_path_factory.mktemp("whole") / "dev"))
     with running_daemon(folder, program=OPEN_MEMORY) as running:
         line = Line(running.socket)
         furnish(line)
@@ -293,6 +293,7 @@ def test_idle_there_is_nothing_anywhere(daemon: RunningDaemon) -> None:
     found = {name: scan(pid, canaries.needles) + backlog(pid, canaries.needles) for name, pid in daemon.pids.items()}
     assert found == {"openkd": [], "hsm-0": []}
     assert in_files(daemon, canaries.needles) == []
+    assert list((daemon.folder / "backups").glob("*/store.db")), "no backup was searched"
 
 
 # --- in flight ---

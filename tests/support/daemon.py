@@ -53,6 +53,15 @@ def copy_template(template: Path, folder: Path) -> Path:
     return Token(template, URI).copy(folder).folder
 
 
+def with_backups(dev: Path, folder: Path | None = None, more: str = "") -> Path:
+    """The dev folder `dev`, whose daemon makes backups: in `folder`, or inside of `dev`. `more`: lines of [backup]."""
+    backups = dev / "backups" if folder is None else folder
+    backups.mkdir(mode=0o700, exist_ok=True)
+    (dev / "conf.d").mkdir(exist_ok=True)
+    (dev / "conf.d" / "backup.toml").write_text(f'[backup]\nfolder = "{backups}"\n{more}')
+    return dev
+
+
 @dataclass
 class RunningDaemon:
     """`process` is the monitor. A test that ends it by other means than `stop` sets `expected_status` (None: any)."""

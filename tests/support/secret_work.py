@@ -245,6 +245,8 @@ def everything_else(line: Line, canaries: Canaries) -> None:
     for method in ("hsm.info", "hsm.objects", "audit.head", "audit.tail", "policy.reload"):
         line.ask(method)
     assert line.ask("hsm.selftest")["passed"]
+    assert line.ask("backup.create", wait=20)["state"] == "made"
+    assert line.ask("backup.list")["backups"]
     line.ask("hsm.bench", operation="aes-256-gcm", count=5)
     line.ask("policy.explain", action="key.sign", resource="v/sign")
     line.ask("audit.prove", index=0)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from openk.wire.methods import METHODS
-from openk_tools import audit, hsm, special
+from openk_tools import audit, backup, hsm, special
 from openk_tools.commands import command_of
 from openk_tools.failure import Failure, tell, tell_system, tell_usage
 from openk_tools.settings import options
@@ -23,6 +23,7 @@ _NOUNS = {
     "random": "Random bytes from the HSM.",
     "secret": "Secrets: put, get, list, delete.",
     "hsm": "The HSMs: which they are, how they are, what is on them, how fast they are.",
+    "backup": "Backups of the daemon's state: make one now, see what is kept.",
     "policy": "Who may do what, and why.",
     "audit": "The signed log of everything that was asked.",
 }
@@ -58,6 +59,8 @@ def make() -> Root:
         nouns[words_of(method)[0]].add_command(command_of(method))
     for command in audit.COMMANDS:
         nouns["audit"].add_command(command)
+    for command in backup.COMMANDS:
+        nouns["backup"].add_command(command)
     for command in hsm.COMMANDS:
         nouns["hsm"].add_command(command)
     for group in nouns.values():

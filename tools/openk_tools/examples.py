@@ -83,6 +83,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "hsm selftest": ("openk hsm selftest", "openk hsm selftest main --check signature"),
     "hsm attest": ("openk hsm attest code/release --out release-attestation.pem",),
     "hsm bench": ("openk hsm bench", "openk hsm bench main --operation p-256 --seconds 10"),
+    "backup create": ("openk backup create", "openk backup create --wait 0 --json"),
+    "backup list": ("openk backup list", "openk backup list --json"),
     "policy explain": (
         "openk policy explain key.decrypt payments/card",
         "openk policy explain secret.get payments/db --unit shop.service",

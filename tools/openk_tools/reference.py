@@ -59,6 +59,7 @@ _GROUPS: Final = {
     "hsm": "The HSM",
     "store": "The store",
     "audit": "The audit log",
+    "backup": "The backups",
     "internal": "openk itself",
     "daemon": "The daemon",
 }

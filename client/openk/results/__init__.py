@@ -1,5 +1,6 @@
 """What the typed methods return, noun by noun. Frozen; secrets in them are Secret and can be wiped."""
 
+from openk.results.backups import Backup, BackupRun, Backups
 from openk.results.hsms import (
     Hsm,
     HsmAttestation,
@@ -63,6 +64,9 @@ __all__ = [
     "AuditEntry",
     "AuditHead",
     "AuditProof",
+    "Backup",
+    "BackupRun",
+    "Backups",
     "Ciphertext",
     "ConfigChange",
     "ConfigChanges",

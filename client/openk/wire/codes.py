@@ -47,13 +47,13 @@ class Code:
 
 _FAULTS: Final = {
     "request": Fault.CALLER, "auth": Fault.CALLER, "policy": Fault.CALLER, "key": Fault.CALLER, "vault": Fault.CALLER,
-    "secret": Fault.CALLER, "hsm": Fault.DEVICE, "store": Fault.STORE, "audit": Fault.STORE, "internal": Fault.DAEMON,
+    "secret": Fault.CALLER, "hsm": Fault.DEVICE, "store": Fault.STORE, "audit": Fault.STORE, "backup": Fault.STORE, "internal": Fault.DAEMON,
     "daemon": Fault.DAEMON,
 }  # fmt: skip
 _OPERATORS: Final = frozenset({
     "policy.invalid", "policy.lockout", "hsm.pin", "hsm.token_missing", "hsm.token_uninitialised", "hsm.full",
-    "hsm.untrusted", "store.full", "store.damaged", "store.foreign", "audit.damaged", "daemon.sealed",
-    "daemon.misconfigured",
+    "hsm.untrusted", "store.full", "store.damaged", "store.foreign", "audit.damaged", "backup.failed", "backup.unconfigured",
+    "daemon.sealed", "daemon.misconfigured",
 })  # fmt: skip
 """Not cured by waiting or by asking differently."""
 
@@ -104,6 +104,8 @@ _ROWS: Final = (
     Code(410, "audit.unavailable", "The audit log cannot be written, so nothing is admitted.", "See `openk health` and the log.", 503, "UNAVAILABLE", 75, True),
     Code(411, "audit.damaged", "The audit log was changed or truncated.", "Keep the files and see docs/operations.md.", 503, "DATA_LOSS", 78),
     Code(412, "audit.unknown_entry", "The audit log has no such entry.", "See `openk audit head`.", 404, "NOT_FOUND", 66),
+    Code(420, "backup.failed", "No backup was made.", "Mend what the message names; see `openk backup list` and the log.", 500, "FAILED_PRECONDITION", 74),
+    Code(421, "backup.unconfigured", "openkd makes no backups: no folder for them is configured.", "Set backup.folder, then restart openkd.", 404, "FAILED_PRECONDITION", 78),
     # the daemon itself
     Code(500, "internal", "A mistake in openk.", "Report it with the request id; the log has the details.", 500, "INTERNAL", 70),
     Code(501, "daemon.overloaded", "The daemon has no locked memory or no place for this now.", "Wait for retry_after seconds.", 503, "RESOURCE_EXHAUSTED", 75, True),

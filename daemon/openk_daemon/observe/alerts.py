@@ -69,6 +69,7 @@ RULES: Final = (
     Rule("log_dropped", "log_dropped_per_second", _T, 0.05, 0, 0, "log lines are lost: who reads the journal stalls"),
     Rule("clock_step", "clock_step_seconds", _T, 2, 1, 0, "the wall clock was set by {value:.3g} s"),
     Rule("rotation_overdue", "rotation_overdue", _T, 1, 0, 0, "{value:g} keys are due for rotation: openk key list"),
+    Rule("backup_old", "backup_age_seconds", _T, 172_800, 172_800, 0, "the newest backup is {value:.0f} s old"),
     Rule("sealed", "sealed", _P, 1, 0, 0, "openk is sealed: openk unseal"),
 )  # fmt: skip
 

@@ -58,6 +58,7 @@ SIGNALS: Final = (
     Signal("resident_bytes", "B", "Resident memory of openkd."),
     Signal("log_dropped_per_second", "1/s", "Log lines nobody took."),
     Signal("clock_step_seconds", "s", "By how much the wall clock was set within the last ten minutes."),
+    Signal("backup_age_seconds", "s", "Since the newest backup was made; of none: since the start."),
     Signal("health", "", "0 ok, 1 degraded, 2 failed."),
     Signal("sealed", "", "1 while sealed."),
 )

@@ -45,6 +45,8 @@ class Kind(StrEnum):
     POLICY_RELOADED = "policy.reloaded"
     POLICY_REFUSED = "policy.refused"
     KEYS_ROTATED = "keys.rotated"
+    BACKUP_MADE = "backup.made"
+    BACKUP_FAILED = "backup.failed"
     SEALED = "sealed"
     UNSEALED = "unsealed"
     STOPPING = "stopping"

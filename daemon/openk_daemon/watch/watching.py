@@ -13,7 +13,7 @@ import trio
 from openk_daemon.config_watch import Health as HealthConfig
 from openk_daemon.observe.alerts import Alerts, Rule
 from openk_daemon.observe.exposition import Kind as MetricKind
-from openk_daemon.observe.health import OK, Finding, Health, State
+from openk_daemon.observe.health import OK, Check, Health, State
 from openk_daemon.observe.log import Log
 from openk_daemon.observe.metrics import Metrics
 from openk_daemon.observe.notify import ServiceManager
@@ -41,6 +41,9 @@ class Parts:
     epoch: Callable[[], int]
     """Of the policies in force: grows with each reload."""
     descriptors_limit: int
+    backup_age: Callable[[], float]
+    """Seconds; nan where none are made."""
+    backup: Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Watching:
         health.add("disk", posts.disk.finding)
         health.add("clock", posts.clock.finding)
         health.add("policy", posts.policies.finding)
-        health.add("backup", _backup)
+        health.add("backup", parts.backup)
         self._watch(metrics, posts.policies)
 
     def _watch(self, metrics: Metrics, policies: PolicyAge) -> None:
@@ -192,6 +195,7 @@ class Watching:
             "resident_bytes": self._resident(),
             "log_dropped": sources.log_dropped(),
             "clock_step_seconds": self._clock.step,
+            "backup_age_seconds": parts.backup_age(),
             "health": _RANK[self._health.report().status],
             "sealed": parts.sealed(),
         }
@@ -202,7 +206,3 @@ class Watching:
                 return int(file.read().split()[1]) * self._page
         except (OSError, ValueError, IndexError):
             return 0
-
-
-def _backup() -> Finding:
-    return Finding(State.UNKNOWN, "openk makes no backups yet and cannot know of yours")

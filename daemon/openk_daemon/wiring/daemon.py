@@ -16,6 +16,7 @@ from openk_daemon.call import Handler
 from openk_daemon.config import Config, ConfigError
 from openk_daemon.config_aging import rotation_rules
 from openk_daemon.handlers.audit import AuditHandlers
+from openk_daemon.handlers.backup import BackupHandlers
 from openk_daemon.handlers.hsm import HsmHandlers
 from openk_daemon.handlers.keys import KeyHandlers
 from openk_daemon.handlers.policy import PolicyHandlers
@@ -49,6 +50,7 @@ from openk_daemon.store.sqlite import SqliteStore
 from openk_daemon.tampering import Tampering, record
 from openk_daemon.thresholds import alert_rules
 from openk_daemon.watch.events import Kind
+from openk_daemon.wiring.backups import Told, keeper_of, rules_of
 from openk_daemon.wiring.ground import Ground
 from openk_daemon.wiring.readings import VERSION, Readings, Rooms
 from openk_hsm.pending import drive, settle
@@ -92,7 +94,10 @@ class Daemon:
         self._store = store
         self._recovered = False
         self._clearing = False
-        rooms = Rooms(self.settings, self.engine, self.pool, store, lanes, ledger, self.seal, self.log, token)
+        self.keeper = keeper_of(config, ledger, self.log)
+        rooms = Rooms(
+            self.settings, self.engine, self.pool, store, lanes, ledger, self.seal, self.log, token, self.keeper
+        )
         self.readings = Readings(
             rooms,
             lambda: self.server.connections,
@@ -150,6 +155,8 @@ class Daemon:
         self.secrets.keep(config.retention.secret_versions)
         self._store.keep_changes(config.retention.changes)
         self.renewal.replace(rotation_rules(config.rotation), pace)
+        if self.keeper is not None:
+            self.keeper.govern(rules_of(config))
         self.watching.apply(config.health, alert_rules(config), config.alerts.clear_seconds)
 
     def _handlers(self) -> Mapping[str, Handler]:
@@ -166,6 +173,7 @@ class Daemon:
             **HsmHandlers(self.lanes.devices, self.keyring, self._failed_check).handlers(),
             **SealHandlers(self.seal, self.tampering.bars).handlers(),
             **PolicyHandlers(self.engine, self.keys.describe_resource).handlers(),
+            **BackupHandlers(self.keeper).handlers(),
             **AuditHandlers(self.ledger, audit_key_of(self.token), self.config.audit.origin).handlers(),
         }
 
@@ -229,8 +237,15 @@ class Daemon:
         if recovered:
             self.log.warning("keys.recovered", objects=recovered)
 
+    async def keep_backups(self) -> None:
+        """Until cancelled; does nothing where no folder is configured."""
+        if self.keeper is not None:
+            await self.keeper.run(Told(self.ledger, self.watching.events))
+
     async def stop(self) -> None:
         self.watching.close()
+        if self.keeper is not None:
+            self.keeper.close()
         cut = await self.server.drain(self.config.limits.drain_seconds)
         if cut:
             self.log.warning("drain.incomplete", connections=cut)

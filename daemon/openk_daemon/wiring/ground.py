@@ -8,12 +8,14 @@ from pathlib import Path
 from socket import socket
 from typing import Final
 
+from openk_daemon.backup.maker import NAME as BACKUPS
 from openk_daemon.config import Config, ConfigError, Loaded
 from openk_daemon.footing import map_late_libraries, take_footing
 from openk_daemon.observe.log import Log
 from openk_daemon.observe.notify import ServiceManager
 from openk_daemon.policy.engine import Engine
 from openk_daemon.serve import listen, listen_tcp
+from openk_daemon.store.folder import FolderRefused, check_folder
 from openk_memory import selftest
 from openk_memory.hardening import harden_daemon
 from openk_memory.landlock import Confinement, runtime_paths
@@ -54,7 +56,7 @@ def prepare(loaded: Loaded, log: Log, manager: ServiceManager) -> Ground:
     lane_folders = {path.parent for hsm in config.hsm.values() for path in hsm.sockets}
     reach = Confinement(
         read=[*runtime_paths(), config.policies, *loaded.folders],
-        write=[config.state, config.socket.path.parent, *lane_folders],
+        write=[config.state, config.socket.path.parent, *lane_folders, *_backups(config)],
         scope=False,  # the service manager's socket may be an abstract one
     )
     for step in harden_daemon(reach).steps:
@@ -62,6 +64,19 @@ def prepare(loaded: Loaded, log: Log, manager: ServiceManager) -> Ground:
         if step.state != "applied":
             log.warning("hardening.missing", measure=str(step.measure), detail=step.detail)
     return Ground(config, loaded, log, manager, pool, engine, tuple(listeners), bool(inherited), scraped)
+
+
+def _backups(config: Config) -> tuple[Path, ...]:
+    """The folder of backups, where there is one. Raises ConfigError where it is not fit: it could never be reached
+    later."""
+    folder = config.backup.folder
+    if folder is None:
+        return ()
+    try:
+        check_folder(str(folder), BACKUPS)
+    except FolderRefused as error:
+        raise ConfigError([f"backup.folder: {error}"]) from error
+    return (folder,)
 
 
 def doors_of(config: Config) -> tuple[socket, ...]:

@@ -115,6 +115,7 @@ async def _recovered(
             nursery.start_soon(daemon.renewal.run)
             nursery.start_soon(daemon.server.run)
             nursery.start_soon(daemon.watching.run)
+            nursery.start_soon(daemon.keep_backups)
             if ground.scraped:
                 door = Scrape(
                     ground.scraped, daemon.metrics.families, daemon.health.report, ground.log.child(Category.REQUESTS)

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from math import nan
 from resource import RLIMIT_NOFILE, getrlimit
 from typing import Final
 
 from openk_daemon.audit.ledger import LogLedger
+from openk_daemon.backup.keeper import Keeper
 from openk_daemon.call import Plain
 from openk_daemon.config import Config
 from openk_daemon.lanes import Lanes
@@ -48,6 +50,8 @@ class Rooms:
     log: Log
     token: TokenInfo
     """The first HSM's."""
+    keeper: Keeper | None
+    """None where no backups are made."""
 
 
 class Readings:
@@ -110,6 +114,8 @@ class Readings:
         metrics.watch("sealed", "1 while nothing is served until an operator unseals.", lambda: rooms.seal.closed)
         health.add("workers", rooms.lanes.finding)
         health.add("seal", self._sealed)
+        if rooms.keeper is not None:
+            rooms.keeper.watch(metrics)
 
     def watching(self, metrics: Metrics, health: Health, manager: ServiceManager, handles: Handles) -> Watching:
         """What looks at all of it on a cadence. Raises ValueError when a name is taken."""
@@ -126,6 +132,8 @@ class Readings:
             sealed=lambda: rooms.seal.closed,
             connections=self._connections,
             epoch=lambda: rooms.engine.epoch,
+            backup_age=lambda: nan if rooms.keeper is None else rooms.keeper.age(),
+            backup=_no_backups if rooms.keeper is None else rooms.keeper.finding,
             descriptors_limit=getrlimit(RLIMIT_NOFILE)[0],
         )
         posts = Posts(
@@ -151,3 +159,7 @@ class Readings:
         lanes = self._rooms.lanes
         out = f"{lanes.logged_out} of {sum(lanes.configured.values())} HSM workers say that they are logged out"
         return Finding(State.FAILED, f"sealed until an operator unseals (openk unseal); {out}")
+
+
+def _no_backups() -> Finding:
+    return Finding(State.UNKNOWN, "no backups are configured (backup.folder), and openkd cannot know of yours")

@@ -96,7 +96,7 @@ def test_the_backup_group_never_deletes_not_even_as_administrator(tmp_path: Path
 def test_operators_watch_and_use_nothing(tmp_path: Path) -> None:
     policy = with_file(tmp_path, "operators.cedar")
     system = {"system.health", "system.info", "system.metrics", "system.history", "system.alerts", "system.events"}
-    watching = system | {"hsm.list", "hsm.info", "hsm.status"}
+    watching = system | {"backup.list", "hsm.list", "hsm.info", "hsm.status"}
     assert allowed(policy, caller(1000, groups=(35,))) == EVERYBODY | watching
 
 

@@ -306,7 +306,7 @@ async def test_what_breaks_while_looking_is_told_and_stops_nothing(bench: Bench,
         raise ZeroDivisionError
 
     read = Sources(list, broken, broken, broken, lambda: None, broken, broken)  # type: ignore[arg-type]
-    parts = Parts(broken, broken, broken, lambda: False, broken, lambda: 1, 1)
+    parts = Parts(broken, broken, broken, lambda: False, broken, lambda: 1, 1, broken, lambda: OK)
     disk = Disk(tmp_path, tmp_path, 0.0)
     posts = Posts(bench.probes, disk, WallClock(2.0), PolicyAge(disk, 0.0, 0.0, lambda: 1))
     watching = Watching(Metrics(), Health(), read, parts, posts, Voices(Alerts([HEAT]), bench.log, ServiceManager({})))

@@ -22,7 +22,7 @@ from openk.wire.methods import METHODS, Field, Kind, Method
 from openk.wire.reader import Limits, Reader, Request, Response
 from openk.wire.writer import lay_out_request
 
-SPACES = {"system": "System", "vault": "Vaults", "key": "Keys", "random": "Randomness", "secret": "Secrets", "hsm": "Hsms", "policy": "Policies", "audit": "Audit"}  # fmt: skip
+SPACES = {"system": "System", "vault": "Vaults", "key": "Keys", "random": "Randomness", "secret": "Secrets", "hsm": "Hsms", "backup": "Backups", "policy": "Policies", "audit": "Audit"}  # fmt: skip
 BATCH = [name for name, method in METHODS.items() if method.item]
 SAMPLES: dict[Kind, object] = {
     Kind.BYTES: b"bytes", Kind.TEXT: "text", Kind.INTEGER: 3, Kind.FLAG: True, Kind.FIELDS: {"a": b"x"},
@@ -36,6 +36,7 @@ ROWS = {
     "versions": {"version": 1, "created": "t", "uses": 0},
     "secrets": {"secret": "v/s", "version": 1, "created": "t"},
     "entries": {"index": 0, "entry": "{}"},
+    "backups": {"backup": "b", "made": "t", "entries": 1, "signed": 1, "bytes": 1},
     "methods": {"name": "system.ping"},
     "signals": {"signal": "health", "unit": "", "summary": "s", "now": 1_500_000, "values": [None, 2_000_000]},
     "alerts": {

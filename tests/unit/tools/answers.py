@@ -212,6 +212,8 @@ def _events(params: Params) -> dict[str, object]:
     return {"events": events, "cursor": "0a1b2c3d:1", "lost": 0, "restarted": False}
 
 
+BACKUP: dict[str, object] = {"backup": "20260102T030405Z-1042", "made": "2026-01-02T03:04:05Z", "entries": 1042, "signed": 1040, "bytes": 9_273_344}
+
 ANSWERS: dict[str, Answer] = {
     "system.health": {
         "status": "degraded",
@@ -249,6 +251,13 @@ ANSWERS: dict[str, Answer] = {
     "secret.put": _put,
     "secret.get": _get,
     "secret.delete": lambda params: {"secret": params["secret"], "deleted": 3},
+    "backup.create": lambda params: {"run": 3, "state": "made", **BACKUP, "seconds": 1} if params["wait"] else {"run": 3, "state": "running"},
+    "backup.list": {
+        "backups": [{**BACKUP, "backup": "20260101T030405Z-998", "made": "2026-01-01T03:04:05Z"}, BACKUP],
+        "next": "2026-01-03T03:04:05Z",
+        "running": {"run": 4, "step": "copying", "percent": 43},
+        "last": {"run": 3, "ended": "2026-01-02T04:04:05Z", "backup": None, "reason": "space", "text": "7 bytes are free, 9 are needed"},
+    },
     "hsm.list": {
         "hsms": [
             {**_UP, **_TOKEN},
