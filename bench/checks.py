@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from typing import cast
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -42,7 +44,8 @@ def mac(stage: Stage, workers: int) -> None:
     answer = daemon.call("key.mac", request)
     daemon.call("key.verify_mac", {**request, "mac": answer["mac"]})
     batch = daemon.call("key.mac", {"key": request["key"], "items": [{"input": request["input"]}] * 3})["results"]
-    if not isinstance(batch, list) or [item.get("mac") for item in batch] != [answer["mac"]] * 3:
+    each = cast("list[Mapping[str, object]]", batch) if isinstance(batch, list) else []
+    if [item.get("mac") for item in each] != [answer["mac"]] * 3:
         message = "a batch gives other MACs than single requests"
         raise WrongAnswer(message)
 
@@ -62,7 +65,9 @@ def secret(stage: Stage) -> None:
 
 
 def _bytes(value: object) -> bytes:
-    if not isinstance(value, bytes | bytearray | memoryview):
-        message = f"bytes were expected, not {type(value).__name__}"
-        raise WrongAnswer(message)
-    return bytes(value)
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
+    if isinstance(value, memoryview):
+        return cast("memoryview[int]", value).tobytes()
+    message = f"bytes were expected, not {type(value).__name__}"
+    raise WrongAnswer(message)

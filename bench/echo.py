@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol, cast
 
-import msgpack  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+import msgpack  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]  # it has no stubs
 import trio
+
+from openk.wire.packing import pack
 
 
 async def serve(path: str, size: int) -> None:
@@ -63,9 +66,17 @@ def turn_frames(size: int) -> Callable[[bytes], list[bytes]]:
     return turn
 
 
+class Requests(Protocol):
+    """msgpack's Unpacker, of which it says no types: requests out of what it was fed."""
+
+    def feed(self, data: bytes) -> None: ...
+
+    def __iter__(self) -> Iterator[tuple[int, int, str, object]]: ...
+
+
 def turn_messages() -> Callable[[bytes], list[bytes]]:
     """What was received to answers that hold what the requests held."""
-    reader, pack = msgpack.Unpacker(), msgpack.Packer().pack
+    reader = cast("Requests", msgpack.Unpacker())  # pyright: ignore[reportUnknownMemberType]
 
     def turn(data: bytes) -> list[bytes]:
         reader.feed(data)

@@ -10,16 +10,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-import msgpack  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+from openk.wire.packing import pack
 
 MSGID_AT: Final = 2
 """`[0, msgid, ...]`: one byte of array head, one of type, then the msgid as positive fixint."""
 
 
 def request(method: str, params: Mapping[str, object]) -> bytes:
-    packed = msgpack.packb([0, 0, method, [params]])
-    assert isinstance(packed, bytes)
-    return packed
+    return pack([0, 0, method, [params]])
 
 
 def ssh_sign(blob: bytes, data: bytes) -> bytes:

@@ -44,7 +44,7 @@ def main() -> int:
     if "--supervised" in sys.argv:
         from openk_daemon.wiring import ground  # noqa: PLC0415 - the monitor needs no event loop
 
-        vars(ground)["Pool"] = PlainPool
+        ground.__dict__["Pool"] = PlainPool
     else:
         python = cli._python  # pyright: ignore[reportPrivateUsage]
         here = [sys.executable, "-sP", "-m", "bench.plain_openkd"]

@@ -17,7 +17,7 @@ def silence() -> None:
     from openk_daemon.settings import Settings  # noqa: PLC0415
     from openk_daemon.watch.watching import Watching  # noqa: PLC0415
 
-    async def rest(_: Watching) -> None:
+    async def rest(self: Watching) -> None:
         """Nothing is looked at."""
 
     started = Settings.start
@@ -28,7 +28,7 @@ def silence() -> None:
         log.set_levels(dict.fromkeys(log.levels, Level.CRITICAL))
 
     Metrics.request = Metrics.commit = Metrics.staged = lambda *_: None  # type: ignore[assignment,method-assign]
-    vars(pipeline)["SAMPLED"] = 1 << 60
+    pipeline.__dict__["SAMPLED"] = 1 << 60
     Watching.run = rest  # type: ignore[method-assign]
     Settings.start = start  # type: ignore[method-assign]
 
