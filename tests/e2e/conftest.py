@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import openk
-from tests.support.daemon import RunningDaemon, copy_template, running_daemon, template
+from tests.support.daemon import RunningDaemon, copy_template, running_daemon, template, with_backups
 
 __all__ = ["client", "daemon", "dev_folder", "template"]
 
@@ -16,7 +16,7 @@ __all__ = ["client", "daemon", "dev_folder", "template"]
 @pytest.fixture(scope="session")
 def daemon(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     """One for all tests that only ask: each works in a vault of its own. Its log must be clean at the end."""
-    with running_daemon(copy_template(template, tmp_path_factory.mktemp("shared") / "dev")) as running:
+    with running_daemon(with_backups(copy_template(template, tmp_path_factory.mktemp("shared") / "dev"))) as running:
         yield running
 
 

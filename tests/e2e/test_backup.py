@@ -31,14 +31,6 @@ def openkd(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *OPENKD, *words], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_where_none_are_made_that_is_said(daemon: RunningDaemon) -> None:
-    refused = openk_command(daemon, "backup", "create")
-    assert refused.returncode == 78
-    assert "[backup.unconfigured]" in refused.stderr
-    with daemon.client() as client:
-        assert client.system.health().components["backup"]["state"] == "unknown"
-
-
 def test_made_listed_verified_restored_and_served_from(template: Path, folder: Path, tmp_path: Path) -> None:
     with running_daemon(folder) as daemon:
         daemon.wait_for("backup.made ")  # none was there: one is due at once
@@ -95,6 +87,10 @@ def test_made_listed_verified_restored_and_served_from(template: Path, folder: P
             client.secret.get("shop/late")
         assert refused.value.code == "secret.unknown"
         client.audit.head()
+        assert client.system.health().components["backup"]["state"] == "unknown"  # this one has no [backup]
+        with pytest.raises(openk.Error) as refused:
+            client.backup.create()
+        assert refused.value.code == "backup.unconfigured"
         command = [sys.executable, str(AUDIT_VERIFY), str(fresh / "state" / "audit"), "--public-key", str(tmp_path / "key")]
         audit = subprocess.run(
             [*command, "--old-checkpoint", str(tmp_path / "old")], capture_output=True, text=True, timeout=60, check=False

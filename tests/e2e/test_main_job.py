@@ -44,6 +44,7 @@ def test_every_method_does_its_work(daemon: RunningDaemon) -> None:
         _listings(client)
         _policies_and_audit(client)
         _hsms(client)
+        _backups(client)
         assert client.seen == set(METHODS) - {"system.seal", "system.unseal"}  # they close the daemon: tests/security
 
 
@@ -66,6 +67,12 @@ def _system(client: openk.Client) -> None:
     first, second = client.random.bytes(64), client.random.bytes(64)
     assert len(first) == 64
     assert bytes(first) != bytes(second)
+
+
+def _backups(client: openk.Client) -> None:
+    made = client.backup.create()
+    assert made.state == "made"
+    assert made.backup in {backup.backup for backup in client.backup.list().backups}
 
 
 def _hsms(client: openk.Client) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import openk
-from tests.support.daemon import RunningDaemon, copy_template, running_daemon
+from tests.support.daemon import RunningDaemon, copy_template, running_daemon, with_backups
 
 SHIPPED = Path(__file__).parents[2] / "docs" / "monitoring"
 BOARD = runpy.run_path(str(SHIPPED / "make_dashboard.py"))
@@ -66,8 +66,7 @@ class Prometheus:
 def scraped(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningDaemon, Prometheus]]:
     """A daemon with a little traffic, and a Prometheus with the shipped files, but a second instead of its 15."""
     folder = tmp_path_factory.mktemp("scraped")
-    dev, port, own = copy_template(template, folder / "dev"), free_port(), free_port()
-    (dev / "conf.d").mkdir()
+    dev, port, own = with_backups(copy_template(template, folder / "dev")), free_port(), free_port()
     (dev / "conf.d" / "metrics.toml").write_text(
         f'[metrics]\nlisten = "127.0.0.1:{port}"\n[health]\nprobe_seconds = 1\n'
     )
