@@ -18,21 +18,10 @@ from typing import Protocol
 from openk_daemon.audit.note_key import NoteKey, NoteKeyInvalid, read_note_key
 from openk_daemon.config_values import ConfigError
 from openk_daemon.refusal import Refusal
+from openk_hsm.lane_health import LaneHealth
 from openk_hsm.pending import Pending
-from openk_hsm.seam import (
-    AUDIT_KEYS,
-    ROOT,
-    Generated,
-    KeyHandle,
-    KeySpec,
-    Lane,
-    LaneHealth,
-    Notice,
-    ObjectInfo,
-    Operation,
-    TokenInfo,
-    Wrapper,
-)
+from openk_hsm.roots import AUDIT_KEYS, ROOT
+from openk_hsm.seam import Generated, KeyHandle, KeySpec, Lane, Notice, ObjectInfo, Operation, TokenInfo, Wrapper
 
 HOME = ""
 """How records and key handles name the first HSM: it may be renamed in the configuration."""

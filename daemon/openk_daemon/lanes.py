@@ -19,8 +19,9 @@ from openk_hsm.dialling import Limits
 from openk_hsm.errors import HsmError
 from openk_hsm.group import GroupLane
 from openk_hsm.lane import WorkerLane
+from openk_hsm.lane_health import LaneHealth, LaneState
 from openk_hsm.reactor import Reactor
-from openk_hsm.seam import LaneHealth, LaneState, TokenInfo
+from openk_hsm.seam import TokenInfo
 
 _CLAIM: Final = 1.0
 """Seconds between two looks at whose tokens are whose."""

@@ -1,4 +1,4 @@
-"""What each kind of audit key (`seam.AUDIT_KEYS`) is asked, and what its answers are to others.
+"""What each kind of audit key (`roots.AUDIT_KEYS`) is asked, and what its answers are to others.
 
 ed25519    RFC 8032 over the message                                     64 bytes
 p-256      ECDSA over the message's SHA-256                              r || s from the HSM, DER (RFC 3279) outside
@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from openk_hsm.errors import HsmError
-from openk_hsm.seam import AUDIT_KEYS, Algorithm, KeyHandle, Mechanism, OpCode, Operation
+from openk_hsm.roots import AUDIT_KEYS
+from openk_hsm.seam import Algorithm, KeyHandle, Mechanism, OpCode, Operation
 from openk_hsm.specs import RSA_BITS
 
 PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey

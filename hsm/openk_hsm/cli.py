@@ -142,7 +142,7 @@ def _access(parsed: argparse.Namespace) -> Access:
 
 def _init(parsed: argparse.Namespace) -> int:
     from openk_hsm.provision import create_roots  # noqa: PLC0415
-    from openk_hsm.seam import name_of  # noqa: PLC0415
+    from openk_hsm.roots import name_of  # noqa: PLC0415
 
     made = {name_of(root)[0]: root.spec.algorithm for root in create_roots(_access(parsed), complete=parsed.complete)}
     told = ", ".join(f"{label} ({algorithm})" for label, algorithm in made.items())

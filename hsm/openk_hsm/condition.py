@@ -13,11 +13,12 @@ from openk_hsm.dealer import Dealer
 from openk_hsm.dialling import Limits
 from openk_hsm.entrance import Entrance
 from openk_hsm.errors import Diverged, HsmError, Sealed, Unavailable, WrongPin
+from openk_hsm.lane_health import LaneHealth, LaneState
 from openk_hsm.lane_seal import LaneSeal
 from openk_hsm.link import Link
 from openk_hsm.pending import Pending, failed, resolved
 from openk_hsm.quarantine import Quarantine
-from openk_hsm.seam import LaneHealth, LaneState, TokenInfo
+from openk_hsm.seam import TokenInfo
 from openk_hsm.waiting import Waiting
 
 Report = Callable[[str, Mapping[str, object]], None]

@@ -42,7 +42,8 @@ from msgpack.exceptions import (  # type: ignore[import-untyped]  # pyright: ign
 
 from openk_hsm import errors
 from openk_hsm.errors import HsmError
-from openk_hsm.seam import AUDIT_KEYS, Algorithm, Generated, KeySpec, Notice, ObjectInfo, Purpose, TokenInfo
+from openk_hsm.roots import AUDIT_KEYS
+from openk_hsm.seam import Algorithm, Generated, KeySpec, Notice, ObjectInfo, Purpose, TokenInfo
 
 _packb = cast(Callable[[object], bytes], msgpack.packb)  # pyright: ignore[reportUnknownMemberType]
 _unpackb = cast(Callable[[memoryview], object], msgpack.unpackb)  # pyright: ignore[reportUnknownMemberType]

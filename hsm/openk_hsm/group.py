@@ -21,19 +21,11 @@ from openk_hsm.dialling import Limits
 from openk_hsm.errors import HsmError, Unsupported
 from openk_hsm.kinship import Kinship
 from openk_hsm.lane import TICK, WorkerLane
+from openk_hsm.lane_health import LaneHealth, LaneState
 from openk_hsm.link import Cold
 from openk_hsm.pending import Pending, drive, failed, resolved
-from openk_hsm.seam import (
-    FIRST_FREE_SLOT,
-    Generated,
-    KeyHandle,
-    KeySpec,
-    LaneHealth,
-    LaneState,
-    Operation,
-    Resident,
-    TokenInfo,
-)
+from openk_hsm.roots import FIRST_FREE_SLOT
+from openk_hsm.seam import Generated, KeyHandle, KeySpec, Operation, Resident, TokenInfo
 
 _WAIT_WITH: Final = (LaneState.RESTARTING, LaneState.STARTING)
 _ORDER: Final = (

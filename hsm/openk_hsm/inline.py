@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from openk_hsm.errors import HsmError, InvalidInput
+from openk_hsm.lane_health import LaneHealth, LaneState
 from openk_hsm.pending import Pending
 from openk_hsm.seam import (
     Backend,
     Generated,
     KeyHandle,
     KeySpec,
-    LaneHealth,
-    LaneState,
     Notice,
     ObjectInfo,
     OpCode,

@@ -23,21 +23,8 @@ from openk_hsm import frames
 from openk_hsm.errors import Diverged, HsmError, InvalidCiphertext, TimedOut
 from openk_hsm.fair_queue import FairQueue
 from openk_hsm.link import Cold, Link
-from openk_hsm.seam import (
-    AUDIT_KEY,
-    ROOT,
-    ROOT_DATA,
-    ROOT_MAC,
-    Algorithm,
-    KeyHandle,
-    KeySpec,
-    Mechanism,
-    OpCode,
-    Operation,
-    Purpose,
-    Replay,
-    Wrapped,
-)
+from openk_hsm.roots import AUDIT_KEY, ROOT, ROOT_DATA, ROOT_MAC
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Mechanism, OpCode, Operation, Purpose, Replay, Wrapped
 
 GROUP: Final = b"g"
 """Begins a group's identity, which is one byte longer than a token's."""

@@ -29,10 +29,11 @@ from openk_hsm.errors import (
     WrongPin,
 )
 from openk_hsm.frames import BadFrame
+from openk_hsm.lane_health import LaneState
 from openk_hsm.link import Cold, Link
 from openk_hsm.pending import Pending
 from openk_hsm.reactor import Reactor
-from openk_hsm.seam import KeyHandle, LaneState, Operation, TokenInfo
+from openk_hsm.seam import KeyHandle, Operation, TokenInfo
 from openk_hsm.serving import SERVING, for_requests
 from openk_hsm.waiting import Handed
 

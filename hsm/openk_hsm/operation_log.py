@@ -15,7 +15,8 @@ from typing import Final
 from openk_hsm import journal
 from openk_hsm.errors import HsmError, InvalidCiphertext, InvalidInput, Unsupported
 from openk_hsm.frames import Call
-from openk_hsm.seam import AUDIT_KEY, ROOT_DATA, ROOT_KW, ROOT_MAC, Mechanism, OpCode, name_of
+from openk_hsm.roots import AUDIT_KEY, ROOT_DATA, ROOT_KW, ROOT_MAC, name_of
+from openk_hsm.seam import Mechanism, OpCode
 from openk_hsm.serving import request_id
 
 SLOW: Final = 1.0

@@ -13,7 +13,8 @@ from openk_hsm.errors import HsmError, Unsupported
 from openk_hsm.latch import Latch
 from openk_hsm.pin import PinSource
 from openk_hsm.registry import make_backend
-from openk_hsm.seam import ROOT_KW, Algorithm, Backend, KeyHandle, TokenInfo, name_of, roots
+from openk_hsm.roots import ROOT_KW, name_of, roots
+from openk_hsm.seam import Algorithm, Backend, KeyHandle, TokenInfo
 from openk_hsm.uri import parse_uri
 from openk_memory.region import Region
 

@@ -15,6 +15,7 @@ from enum import IntEnum, StrEnum
 from typing import Final, Protocol, runtime_checkable
 
 from openk_hsm.errors import HsmError
+from openk_hsm.lane_health import LaneHealth
 from openk_hsm.pending import Pending
 
 
@@ -238,45 +239,6 @@ class Notice:
     text: str
 
 
-class LaneState(StrEnum):
-    STARTING = "starting"
-    UP = "up"
-    RESTARTING = "restarting"  # requests wait
-    DOWN = "down"  # requests fail at once with hsm.unavailable and retry_after
-    LATCHED = "latched"  # wrong PIN
-    DIVERGED = "diverged"  # a member of a group with other root keys: refused, the others serve
-    SEALED = "sealed"  # logged out until an operator unseals
-
-
-@dataclass(frozen=True, slots=True)
-class LaneHealth:
-    """`refusal`: code of why the worker that connected last does not serve, else empty. `retry_after`: seconds, while
-    requests are refused at once. Counts since the start: `restarts` of workers; operations `replayed`, `quarantined`
-    (workers died under them), `timed_out`, refused because of full queues (`busy`) or because the breaker was open or
-    such an operation was quarantined (`rejected`); `trips`: how often the breaker opened; `refusals`: workers that connected and could not
-    serve, because of device, token or PIN; `batches` of hot operations sent to workers, and the `operations` in them. Now: keys `loaded` in
-    workers' sessions."""
-
-    name: str
-    state: LaneState
-    workers: int
-    queued: int
-    in_flight: int
-    restarts: int
-    replayed: int
-    refusal: str = ""
-    retry_after: float | None = None
-    quarantined: int = 0
-    timed_out: int = 0
-    busy: int = 0
-    rejected: int = 0
-    trips: int = 0
-    refusals: int = 0
-    batches: int = 0
-    operations: int = 0
-    loaded: int = 0
-
-
 class Lane(Protocol):
     """The daemon's side: one HSM, one or more workers. All answers settle within the operation's deadline."""
 
@@ -411,46 +373,3 @@ class Backend(Protocol):
     def health(self) -> Mapping[str, str]: ...
 
     def close(self) -> None: ...
-
-
-ROOT_KW: Final = KeyHandle(
-    1, KeySpec(Algorithm.AES_256_KWP, Purpose.KEY_WRAP), Resident("openk-root-kw", b"openk-root-kw")
-)
-ROOT_DATA: Final = KeyHandle(
-    2, KeySpec(Algorithm.AES_256_GCM, Purpose.ENCRYPT), Resident("openk-root-data", b"openk-root-data")
-)
-ROOT_MAC: Final = KeyHandle(
-    3, KeySpec(Algorithm.HMAC_SHA_256, Purpose.MAC), Resident("openk-root-mac", b"openk-root-mac")
-)
-ROOT_DATA_CCM: Final = KeyHandle(ROOT_DATA.slot, KeySpec(Algorithm.AES_256_CCM, Purpose.ENCRYPT), ROOT_DATA.source)
-ROOT_DATA_CBC_HMAC: Final = KeyHandle(
-    ROOT_DATA.slot, KeySpec(Algorithm.AES_256_CBC_HMAC, Purpose.ENCRYPT), ROOT_DATA.source
-)
-AUDIT_KEY: Final = KeyHandle(4, KeySpec(Algorithm.ED25519, Purpose.SIGN), Resident("openk-audit", b"openk-audit"))
-AUDIT_KEYS: Final[Mapping[Algorithm, KeyHandle]] = {
-    Algorithm.ED25519: AUDIT_KEY,
-    Algorithm.P256: KeyHandle(AUDIT_KEY.slot, KeySpec(Algorithm.P256, Purpose.SIGN), AUDIT_KEY.source),
-    Algorithm.RSA_3072: KeyHandle(AUDIT_KEY.slot, KeySpec(Algorithm.RSA_3072, Purpose.SIGN), AUDIT_KEY.source),
-}
-"""The audit key by what it is, the preferred one first (docs/adr/0013)."""
-ROOT: Final = Wrapper(ROOT_KW, ROOT_MAC)
-FIRST_FREE_SLOT: Final = 16
-_ROOT_DATA: Final = {Algorithm.AES_256_CCM: ROOT_DATA_CCM, Algorithm.AES_256_CBC_HMAC: ROOT_DATA_CBC_HMAC}
-
-
-def root_data(data: Algorithm) -> KeyHandle:
-    """The root's data key on a token whose `TokenInfo.data` is that."""
-    return _ROOT_DATA.get(data, ROOT_DATA)
-
-
-def roots(data: Algorithm, audit: Algorithm | None) -> tuple[KeyHandle, ...]:
-    """The keys that `openk-hsm init` makes on a token whose `TokenInfo.data` and `TokenInfo.audit` are these."""
-    signing = () if audit is None else (AUDIT_KEYS[audit],)
-    return ROOT_KW, root_data(data), ROOT_MAC, *signing
-
-
-def name_of(root: KeyHandle) -> tuple[str, bytes]:
-    """Label and id of a key on the token."""
-    if not isinstance(root.source, Resident):
-        raise TypeError("a root key is resident")
-    return root.source.label, root.source.id

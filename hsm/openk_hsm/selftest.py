@@ -31,8 +31,8 @@ from openk_hsm.errors import (
     WrongPin,
 )
 from openk_hsm.pending import Pending
+from openk_hsm.roots import ROOT_MAC, root_data
 from openk_hsm.seam import (
-    ROOT_MAC,
     Algorithm,
     Buffer,
     Generated,
@@ -46,7 +46,6 @@ from openk_hsm.seam import (
     TokenInfo,
     Wrapped,
     Wrapper,
-    root_data,
 )
 
 Check = Callable[[], Coroutine[Pending[object], None, str]]

@@ -30,21 +30,8 @@ from openk_hsm.errors import (
     Untrusted,
     WrongPin,
 )
-from openk_hsm.seam import (
-    AUDIT_KEY,
-    ROOT_DATA,
-    ROOT_KW,
-    ROOT_MAC,
-    Algorithm,
-    Generated,
-    KeySpec,
-    Mechanism,
-    Notice,
-    ObjectInfo,
-    OpCode,
-    TokenInfo,
-    name_of,
-)
+from openk_hsm.roots import AUDIT_KEY, ROOT_DATA, ROOT_KW, ROOT_MAC, name_of
+from openk_hsm.seam import Algorithm, Generated, KeySpec, Mechanism, Notice, ObjectInfo, OpCode, TokenInfo
 from openk_hsm.software_keys import Material
 from openk_hsm.software_state import load_state, save_state
 from openk_hsm.specs import GCM_NONCE, GCM_TAG, MECHANISMS, OPCODES

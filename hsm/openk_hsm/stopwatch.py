@@ -10,9 +10,8 @@ from typing import Final
 
 from openk_hsm.errors import HsmError, Unsupported
 from openk_hsm.pending import Pending
+from openk_hsm.roots import AUDIT_KEY, ROOT_MAC
 from openk_hsm.seam import (
-    AUDIT_KEY,
-    ROOT_MAC,
     Algorithm,
     KeyHandle,
     KeySpec,

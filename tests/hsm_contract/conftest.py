@@ -14,18 +14,8 @@ import pytest
 from openk_hsm.errors import Unsupported
 from openk_hsm.inline import InlineLane
 from openk_hsm.pkcs11.backend import Pkcs11Backend
-from openk_hsm.seam import (
-    FIRST_FREE_SLOT,
-    ROOT,
-    Generated,
-    KeyHandle,
-    KeySpec,
-    Lane,
-    Resident,
-    TokenInfo,
-    Wrapped,
-    Wrapper,
-)
+from openk_hsm.roots import FIRST_FREE_SLOT, ROOT
+from openk_hsm.seam import Generated, KeyHandle, KeySpec, Lane, Resident, TokenInfo, Wrapped, Wrapper
 from openk_hsm.uri import parse_uri
 from tests.hsm_contract.back_ends import BACK_ENDS, WITHOUT_WRAPPED_KEYS
 from tests.support.foreign_tokens import ForeignToken, opencryptoki, serving, softokn

@@ -14,7 +14,9 @@ from openk_hsm.dialling import Limits
 from openk_hsm.errors import HsmError
 from openk_hsm.group import GroupLane
 from openk_hsm.lane import WorkerLane
-from openk_hsm.seam import ROOT_MAC, Algorithm, LaneState, Mechanism, OpCode, Operation, TokenInfo
+from openk_hsm.lane_health import LaneState
+from openk_hsm.roots import ROOT_MAC
+from openk_hsm.seam import Algorithm, Mechanism, OpCode, Operation, TokenInfo
 from tests.hsm_contract.test_group import until
 from tests.hsm_contract.test_traits import destroy
 from tests.support.foreign_tokens import ForeignToken, refusal_of

@@ -17,21 +17,10 @@ import trio
 from openk_hsm.dialling import Limits
 from openk_hsm.errors import HsmError, Unavailable
 from openk_hsm.lane import WorkerLane, open_lane
+from openk_hsm.lane_health import LaneState
 from openk_hsm.pkcs11 import codes
-from openk_hsm.seam import (
-    ROOT,
-    ROOT_DATA,
-    ROOT_MAC,
-    Algorithm,
-    KeyHandle,
-    KeySpec,
-    LaneState,
-    Mechanism,
-    OpCode,
-    Operation,
-    Purpose,
-    Wrapped,
-)
+from openk_hsm.roots import ROOT, ROOT_DATA, ROOT_MAC
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Mechanism, OpCode, Operation, Purpose, Wrapped
 from tests.support.outage import Device, compile_outage
 from tests.support.tokens import Token, answer, start_worker
 

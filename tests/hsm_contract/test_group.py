@@ -18,20 +18,9 @@ from openk_hsm.dialling import Limits
 from openk_hsm.errors import Unavailable, Unsupported, Untrusted
 from openk_hsm.group import GroupLane
 from openk_hsm.lane import WorkerLane
-from openk_hsm.seam import (
-    AUDIT_KEY,
-    ROOT,
-    ROOT_MAC,
-    Algorithm,
-    KeyHandle,
-    KeySpec,
-    LaneState,
-    Mechanism,
-    OpCode,
-    Operation,
-    Purpose,
-    Wrapped,
-)
+from openk_hsm.lane_health import LaneState
+from openk_hsm.roots import AUDIT_KEY, ROOT, ROOT_MAC
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Mechanism, OpCode, Operation, Purpose, Wrapped
 from openk_hsm.software import SoftwareBackend
 from tests.support.tokens import answer, start_worker
 

@@ -13,21 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from openk_hsm import audit_key
 from openk_hsm.errors import HsmError, InvalidCiphertext, InvalidInput
-from openk_hsm.seam import (
-    AUDIT_KEY,
-    AUDIT_KEYS,
-    ROOT_DATA,
-    ROOT_KW,
-    ROOT_MAC,
-    Algorithm,
-    KeyHandle,
-    KeySpec,
-    Mechanism,
-    OpCode,
-    Operation,
-    Purpose,
-    root_data,
-)
+from openk_hsm.roots import AUDIT_KEY, AUDIT_KEYS, ROOT_DATA, ROOT_KW, ROOT_MAC, root_data
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Mechanism, OpCode, Operation, Purpose
 from openk_hsm.specs import DIGEST_BYTES
 from tests.hsm_contract.conftest import Bench
 from tests.support.tokens import answer

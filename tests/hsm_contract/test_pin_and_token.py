@@ -17,7 +17,7 @@ from openk_hsm.dialling import Limits
 from openk_hsm.errors import HsmError, TokenMissing, TokenUninitialised, Untrusted, WrongPin
 from openk_hsm.group import GroupLane
 from openk_hsm.lane import WorkerLane
-from openk_hsm.seam import LaneState
+from openk_hsm.lane_health import LaneState
 from tests.support.tokens import MODULE, URI, Token, answer, lane_over, run_cli, start_worker, worker
 
 PROBE = """

@@ -5,18 +5,9 @@ from __future__ import annotations
 import pytest
 
 from openk_hsm.errors import HsmError, Untrusted
-from openk_hsm.seam import (
-    ROOT_KW,
-    Algorithm,
-    KeyHandle,
-    KeySpec,
-    LaneState,
-    Mechanism,
-    OpCode,
-    Operation,
-    Purpose,
-    Resident,
-)
+from openk_hsm.lane_health import LaneState
+from openk_hsm.roots import ROOT_KW
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Mechanism, OpCode, Operation, Purpose, Resident
 from tests.hsm_contract.conftest import SLOTS, Bench
 from tests.support.tokens import answer
 

@@ -12,7 +12,9 @@ import trio
 from openk_hsm import lane_seal
 from openk_hsm.errors import HsmError, Sealed, WrongPin
 from openk_hsm.lane import WorkerLane
-from openk_hsm.seam import ROOT_MAC, LaneState, Mechanism, OpCode, Operation
+from openk_hsm.lane_health import LaneState
+from openk_hsm.roots import ROOT_MAC
+from openk_hsm.seam import Mechanism, OpCode, Operation
 from tests.support.tokens import Token, answer, lane_over, run_cli, start_worker
 
 RETRY = 75

@@ -6,7 +6,8 @@ import pytest
 
 from openk_hsm.errors import Unsupported
 from openk_hsm.pending import settle
-from openk_hsm.seam import ROOT, Algorithm, KeyHandle, KeySpec, ObjectInfo, Purpose, Wrapped
+from openk_hsm.roots import ROOT
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, ObjectInfo, Purpose, Wrapped
 from openk_hsm.selftest import SHARED, Selftest, Verdict
 from openk_hsm.stopwatch import OPERATIONS, ROOM, Stopwatch
 from tests.hsm_contract.conftest import SLOTS, Bench

@@ -17,19 +17,8 @@ import trio
 from openk_hsm.dialling import Limits
 from openk_hsm.errors import HsmError
 from openk_hsm.lane import WorkerLane
-from openk_hsm.seam import (
-    ROOT,
-    ROOT_MAC,
-    Algorithm,
-    KeyHandle,
-    KeySpec,
-    Mechanism,
-    OpCode,
-    Operation,
-    Purpose,
-    Resident,
-    Wrapped,
-)
+from openk_hsm.roots import ROOT, ROOT_MAC
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Mechanism, OpCode, Operation, Purpose, Resident, Wrapped
 from tests.support.foreign_tokens import ForeignToken, refusal_of
 from tests.support.shim import Shim
 from tests.support.tokens import MODULE, answer, lane_over, worker

@@ -15,21 +15,9 @@ import trio.lowlevel
 
 from openk_hsm.dialling import Limits
 from openk_hsm.errors import Busy, HsmError, Interrupted, TimedOut, Unavailable
-from openk_hsm.seam import (
-    AUDIT_KEY,
-    ROOT,
-    ROOT_DATA,
-    ROOT_MAC,
-    Algorithm,
-    KeyHandle,
-    KeySpec,
-    LaneState,
-    Mechanism,
-    OpCode,
-    Operation,
-    Purpose,
-    Wrapped,
-)
+from openk_hsm.lane_health import LaneState
+from openk_hsm.roots import AUDIT_KEY, ROOT, ROOT_DATA, ROOT_MAC
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Mechanism, OpCode, Operation, Purpose, Wrapped
 from tests.support.tokens import Token, answer, lane_over, start_worker, worker
 
 HANDOFF = 768 << 10

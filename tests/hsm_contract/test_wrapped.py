@@ -11,18 +11,8 @@ from hypothesis import strategies as st
 
 from openk_hsm.errors import HsmError, InvalidCiphertext
 from openk_hsm.inline import InlineLane
-from openk_hsm.seam import (
-    ROOT,
-    Algorithm,
-    KeyHandle,
-    KeySpec,
-    Mechanism,
-    OpCode,
-    Operation,
-    Purpose,
-    Wrapped,
-    Wrapper,
-)
+from openk_hsm.roots import ROOT
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Mechanism, OpCode, Operation, Purpose, Wrapped, Wrapper
 from openk_hsm.software import SoftwareBackend
 from tests.hsm_contract.conftest import SLOTS, Bench
 from tests.support.tokens import answer

@@ -24,16 +24,9 @@ from openk_hsm.errors import (
     Untrusted,
     WrongPin,
 )
-from openk_hsm.seam import (
-    ROOT_MAC,
-    Algorithm,
-    KeySpec,
-    LaneState,
-    Mechanism,
-    OpCode,
-    Operation,
-    Purpose,
-)
+from openk_hsm.lane_health import LaneState
+from openk_hsm.roots import ROOT_MAC
+from openk_hsm.seam import Algorithm, KeySpec, Mechanism, OpCode, Operation, Purpose
 from openk_hsm.uri import parse_uri
 from openk_hsm.yubihsm.backend import YubiHsmBackend
 from openk_hsm.yubihsm.kinds import DELEGATED_NEEDS, SESSION_NEEDS

@@ -18,18 +18,8 @@ from openk_hsm.errors import (
     Unsupported,
     Untrusted,
 )
-from openk_hsm.seam import (
-    FIRST_FREE_SLOT,
-    ROOT_DATA_CCM,
-    Algorithm,
-    KeyHandle,
-    KeySpec,
-    Mechanism,
-    OpCode,
-    Operation,
-    Purpose,
-    Resident,
-)
+from openk_hsm.roots import FIRST_FREE_SLOT, ROOT_DATA_CCM
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Mechanism, OpCode, Operation, Purpose, Resident
 from openk_hsm.yubihsm.kinds import ATTESTATION_NEEDS, SESSION_NEEDS
 from openk_hsm.yubihsm.objects import SPARE
 from tests.support.yubihsm import (

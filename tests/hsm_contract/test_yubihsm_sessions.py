@@ -8,7 +8,8 @@ from yubihsm.exceptions import YubiHsmDeviceError
 
 from openk_hsm.errors import Unavailable
 from openk_hsm.inline import InlineLane
-from openk_hsm.seam import ROOT_MAC, Mechanism, OpCode, Operation
+from openk_hsm.roots import ROOT_MAC
+from openk_hsm.seam import Mechanism, OpCode, Operation
 from tests.support.yubihsm_inline import InlineDevice, back_end_of
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from openk_hsm.errors import TokenMissing
 from openk_hsm.inline import InlineLane
-from openk_hsm.seam import ROOT_MAC, Mechanism, OpCode, Operation
+from openk_hsm.roots import ROOT_MAC
+from openk_hsm.seam import Mechanism, OpCode, Operation
 from openk_hsm.uri import parse_uri
 from openk_hsm.yubihsm.backend import YubiHsmBackend
 from tests.support.yubihsm_inline import PASSWORD, InlineDevice

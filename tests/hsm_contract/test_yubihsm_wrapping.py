@@ -11,18 +11,8 @@ from yubihsm.defs import COMMAND
 
 from openk_hsm.errors import InvalidCiphertext
 from openk_hsm.inline import InlineLane
-from openk_hsm.seam import (
-    FIRST_FREE_SLOT,
-    ROOT_DATA_CCM,
-    Algorithm,
-    KeyHandle,
-    KeySpec,
-    Mechanism,
-    OpCode,
-    Operation,
-    Purpose,
-    Resident,
-)
+from openk_hsm.roots import FIRST_FREE_SLOT, ROOT_DATA_CCM
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Mechanism, OpCode, Operation, Purpose, Resident
 from openk_hsm.yubihsm.hot import DATA_OVERHEAD
 from tests.support.yubihsm_inline import InlineDevice, back_end_of
 

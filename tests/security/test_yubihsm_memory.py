@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from openk_hsm.lane import WorkerLane
-from openk_hsm.seam import ROOT_DATA_CCM, Mechanism, OpCode, Operation
+from openk_hsm.roots import ROOT_DATA_CCM
+from openk_hsm.seam import Mechanism, OpCode, Operation
 from openk_memory.environment import WORKER, worker_environment
 from tests.security.test_scan_finds_leaks import victim
 from tests.support.scan import Hit, scan, unlocked

@@ -6,19 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from openk_hsm.errors import HsmError
+from openk_hsm.lane_health import LaneHealth
 from openk_hsm.pending import Pending, resolved
-from openk_hsm.seam import (
-    Generated,
-    KeyHandle,
-    KeySpec,
-    Lane,
-    LaneHealth,
-    Notice,
-    ObjectInfo,
-    Operation,
-    TokenInfo,
-    Wrapper,
-)
+from openk_hsm.seam import Generated, KeyHandle, KeySpec, Lane, Notice, ObjectInfo, Operation, TokenInfo, Wrapper
 
 T = TypeVar("T")
 

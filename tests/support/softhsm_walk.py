@@ -18,7 +18,8 @@ from openk_daemon.keys.suites import SUITES
 from openk_daemon.refusal import Refusal
 from openk_hsm.inline import InlineLane
 from openk_hsm.pkcs11.backend import Pkcs11Backend
-from openk_hsm.seam import AUDIT_KEY, ROOT_DATA, ROOT_KW, ROOT_MAC, Algorithm, Resident
+from openk_hsm.roots import AUDIT_KEY, ROOT_DATA, ROOT_KW, ROOT_MAC
+from openk_hsm.seam import Algorithm, Resident
 from openk_hsm.uri import parse_uri
 from tests.support.custody import Custody
 

@@ -26,7 +26,8 @@ from yubihsm.defs import AUDIT, CAPABILITY, COMMAND
 from yubihsm.objects import AuthenticationKey
 
 from openk_hsm.inline import InlineLane
-from openk_hsm.seam import ROOT_MAC, Algorithm, Mechanism, OpCode, Operation, Resident, roots
+from openk_hsm.roots import ROOT_MAC, roots
+from openk_hsm.seam import Algorithm, Mechanism, OpCode, Operation, Resident
 from openk_hsm.uri import parse_uri
 from openk_hsm.yubihsm.backend import YubiHsmBackend
 from openk_hsm.yubihsm.kinds import ATTESTATION_NEEDS, DELEGATED_NEEDS, SESSION_NEEDS

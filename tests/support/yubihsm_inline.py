@@ -12,7 +12,8 @@ from yubihsm.exceptions import YubiHsmConnectionError
 
 from openk_hsm.errors import HsmError
 from openk_hsm.inline import InlineLane
-from openk_hsm.seam import Algorithm, Resident, roots
+from openk_hsm.roots import roots
+from openk_hsm.seam import Algorithm, Resident
 from openk_hsm.uri import HsmUri, parse_uri
 from openk_hsm.yubihsm import backend as back_end
 from yubihsm_emulator.backend import EmulatorBackend

@@ -19,7 +19,8 @@ from openk_daemon.keys.suites import SUITES
 from openk_daemon.refusal import Refusal
 from openk_hsm import matrix, stopwatch
 from openk_hsm.errors import HsmError, Unsupported
-from openk_hsm.seam import KeyHandle, KeySpec, Lane, LaneHealth, LaneState, Resident, TokenInfo, Wrapped
+from openk_hsm.lane_health import LaneHealth, LaneState
+from openk_hsm.seam import KeyHandle, KeySpec, Lane, Resident, TokenInfo, Wrapped
 from openk_hsm.selftest import SHARED, Finding, Selftest, Verdict
 from openk_hsm.specs import OPCODES
 from openk_hsm.stopwatch import Stopwatch

@@ -39,20 +39,8 @@ from openk_daemon.hsms import HOME, Hsms, root_of
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import Record, Store
 from openk_hsm.errors import HsmError
-from openk_hsm.seam import (
-    FIRST_FREE_SLOT,
-    ROOT_MAC,
-    Algorithm,
-    KeyHandle,
-    KeySpec,
-    Mechanism,
-    OpCode,
-    Operation,
-    Resident,
-    Wrapped,
-    Wrapper,
-    root_data,
-)
+from openk_hsm.roots import FIRST_FREE_SLOT, ROOT_MAC, root_data
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Mechanism, OpCode, Operation, Resident, Wrapped, Wrapper
 from openk_memory.scrub import scrub
 
 DIGEST: Final = 32  # bytes

@@ -19,8 +19,9 @@ from openk_daemon.hsms import HOME
 from openk_daemon.refusal import Refusal
 from openk_daemon.store.seam import StoreError, Unit, Write
 from openk_hsm.errors import HsmError, Interrupted
+from openk_hsm.lane_health import LaneState
 from openk_hsm.pending import drive
-from openk_hsm.seam import Generated, KeySpec, LaneState
+from openk_hsm.seam import Generated, KeySpec
 
 T = TypeVar("T")
 

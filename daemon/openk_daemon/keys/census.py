@@ -25,7 +25,8 @@ from openk_daemon.hierarchy.vault_keys import object_label as vault_label
 from openk_daemon.keys.keyring import object_label
 from openk_daemon.keys.state import version_id
 from openk_daemon.keys.suites import Protection
-from openk_hsm.seam import AUDIT_KEY, FIRST_FREE_SLOT, KeyHandle, Lane, ObjectInfo, Resident, TokenInfo, name_of, roots
+from openk_hsm.roots import AUDIT_KEY, FIRST_FREE_SLOT, name_of, roots
+from openk_hsm.seam import KeyHandle, Lane, ObjectInfo, Resident, TokenInfo
 
 KEYS_MOST: Final = 50_000
 """Keys that one request looks at: about a second of an HSM that opens 50,000 records a second."""

@@ -34,7 +34,7 @@ from openk_daemon.rotation import COUNTED, Due, Facts, Rule, judge
 from openk_daemon.store.seam import Record
 from openk_hsm.errors import HsmError
 from openk_hsm.pending import Pending
-from openk_hsm.seam import FIRST_FREE_SLOT
+from openk_hsm.roots import FIRST_FREE_SLOT
 
 PAGE: Final = 100
 """Keys whose records are opened beside each other."""

@@ -17,8 +17,9 @@ from openk_daemon.observe.exposition import Labels
 from openk_daemon.observe.health import OK, Finding, State
 from openk_daemon.observe.log import Log
 from openk_hsm.errors import HsmError
+from openk_hsm.lane_health import LaneState
 from openk_hsm.pending import drive
-from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, LaneState, Purpose, TokenInfo, Wrapped
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Purpose, TokenInfo, Wrapped
 from openk_hsm.selftest import SHARED, Selftest, Verdict
 from openk_hsm.selftest import Finding as Checked
 

@@ -25,19 +25,8 @@ from openk_hsm.pkcs11.probe import Capabilities, DataWay, choose_data_way, probe
 from openk_hsm.pkcs11.quirks import quirks_of
 from openk_hsm.pkcs11.sessions import Sessions
 from openk_hsm.pkcs11.softhsm import care_for
-from openk_hsm.seam import (
-    ROOT_MAC,
-    Algorithm,
-    Generated,
-    KeyHandle,
-    KeySpec,
-    Mechanism,
-    Notice,
-    ObjectInfo,
-    TokenInfo,
-    name_of,
-    roots,
-)
+from openk_hsm.roots import ROOT_MAC, name_of, roots
+from openk_hsm.seam import Algorithm, Generated, KeyHandle, KeySpec, Mechanism, Notice, ObjectInfo, TokenInfo
 from openk_hsm.specs import MECHANISMS
 from openk_hsm.uri import HsmUri
 

@@ -7,7 +7,8 @@ from typing import Final
 
 from openk_hsm.binding import Wrap
 from openk_hsm.pkcs11.probe import Capabilities
-from openk_hsm.seam import AUDIT_KEYS, Algorithm
+from openk_hsm.roots import AUDIT_KEYS
+from openk_hsm.seam import Algorithm
 
 _WAYS: Final[dict[Wrap, str]] = {
     Wrap.KWP: "AES-KWP (RFC 5649)",

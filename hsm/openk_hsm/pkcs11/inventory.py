@@ -11,7 +11,8 @@ from openk_hsm.pkcs11 import templates
 from openk_hsm.pkcs11.composite import MAC_ID_SUFFIX, PAIR
 from openk_hsm.pkcs11.objects import Objects
 from openk_hsm.pkcs11.probe import DataWay
-from openk_hsm.seam import AUDIT_KEY, AUDIT_KEYS, Algorithm, KeyHandle, KeySpec, name_of, root_data, roots
+from openk_hsm.roots import AUDIT_KEY, AUDIT_KEYS, name_of, root_data, roots
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec
 
 OURS: Final = "openk-"
 """What the labels of openk's keys begin with."""

@@ -19,7 +19,8 @@ from openk_hsm.pkcs11 import templates
 from openk_hsm.pkcs11.codes import check
 from openk_hsm.pkcs11.module import Module, Template, Ulong
 from openk_hsm.pkcs11.public import EC_PARAMS
-from openk_hsm.seam import Algorithm, KeyHandle, name_of
+from openk_hsm.roots import name_of
+from openk_hsm.seam import Algorithm, KeyHandle
 
 SEED_LEAST: Final = 16  # bytes
 

@@ -18,18 +18,8 @@ from yubihsm.defs import CAPABILITY, COMMAND, OBJECT
 
 from openk_hsm import journal
 from openk_hsm.errors import HsmError, TokenUninitialised, Unsupported
-from openk_hsm.seam import (
-    AUDIT_KEY,
-    ROOT_MAC,
-    Algorithm,
-    Generated,
-    KeySpec,
-    Notice,
-    ObjectInfo,
-    TokenInfo,
-    name_of,
-    roots,
-)
+from openk_hsm.roots import AUDIT_KEY, ROOT_MAC, name_of, roots
+from openk_hsm.seam import Algorithm, Generated, KeySpec, Notice, ObjectInfo, TokenInfo
 from openk_hsm.specs import OPCODES
 from openk_hsm.uri import HsmUri
 from openk_hsm.yubihsm.device import Device

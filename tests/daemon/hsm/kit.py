@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openk_hsm.seam import LaneHealth, LaneState
+from openk_hsm.lane_health import LaneHealth, LaneState
 from tests.support.custody import Custody, Shown
 from tests.support.lanes import SteeredLane
 

@@ -12,8 +12,9 @@ from openk.wire.methods import HSM_OPERATIONS, METHODS
 from openk_daemon.refusal import Refusal
 from openk_hsm.errors import Unavailable
 from openk_hsm.inline import InlineLane
+from openk_hsm.lane_health import LaneHealth, LaneState
 from openk_hsm.pending import Pending, failed
-from openk_hsm.seam import LaneHealth, LaneState, OpCode
+from openk_hsm.seam import OpCode
 from openk_hsm.software import SoftwareBackend
 from openk_hsm.stopwatch import OPERATIONS
 from tests.daemon.hsm.kit import Troubled, made, objects

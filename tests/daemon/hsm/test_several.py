@@ -8,7 +8,7 @@ import pytest
 
 from openk_daemon.hsms import Device, Hsms
 from openk_hsm.inline import InlineLane
-from openk_hsm.seam import LaneHealth, LaneState
+from openk_hsm.lane_health import LaneHealth, LaneState
 from openk_hsm.software import SoftwareBackend
 from tests.daemon.hsm.kit import Troubled
 from tests.support.custody import Custody

@@ -37,8 +37,9 @@ from openk_daemon.watch.watcher import Watcher
 from openk_daemon.watch.watching import Parts, Posts, Voices, Watching
 from openk_hsm.errors import TimedOut
 from openk_hsm.inline import InlineLane
+from openk_hsm.lane_health import LaneState
 from openk_hsm.pending import Pending, drive
-from openk_hsm.seam import Generated, KeySpec, LaneState, TokenInfo, Wrapper
+from openk_hsm.seam import Generated, KeySpec, TokenInfo, Wrapper
 from openk_hsm.software import SoftwareBackend
 from tests.support.custody import Custody, make_call, run
 from tests.support.lanes import SteeredLane

@@ -15,7 +15,8 @@ from openk_hsm.errors import HsmError
 from openk_hsm.fair_queue import FairQueue
 from openk_hsm.frames import BadFrame, Call, Hello
 from openk_hsm.link import Cold, Link
-from openk_hsm.seam import ROOT_MAC, Mechanism, OpCode, Operation, Replay, TokenInfo
+from openk_hsm.roots import ROOT_MAC
+from openk_hsm.seam import Mechanism, OpCode, Operation, Replay, TokenInfo
 from openk_hsm.software import SoftwareBackend
 from openk_hsm.uri import BadUri, parse_uri
 from openk_hsm.yubihsm.entries import ENTRY, ROW

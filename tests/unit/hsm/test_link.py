@@ -9,19 +9,8 @@ import pytest
 
 from openk_hsm.fair_queue import FairQueue
 from openk_hsm.link import Cold, Link
-from openk_hsm.seam import (
-    ROOT,
-    ROOT_MAC,
-    Algorithm,
-    KeyHandle,
-    KeySpec,
-    Mechanism,
-    OpCode,
-    Operation,
-    Purpose,
-    Replay,
-    Wrapped,
-)
+from openk_hsm.roots import ROOT, ROOT_MAC
+from openk_hsm.seam import Algorithm, KeyHandle, KeySpec, Mechanism, OpCode, Operation, Purpose, Replay, Wrapped
 from openk_hsm.software import SoftwareBackend
 from openk_memory.handoff import HandOff
 

@@ -19,7 +19,8 @@ from openk_hsm.errors import HsmError, Unavailable
 from openk_hsm.frames import BadFrame, Call, Hello, Intent
 from openk_hsm.operation_log import OperationLog
 from openk_hsm.repeats import MOST
-from openk_hsm.seam import ROOT_MAC, Mechanism, OpCode
+from openk_hsm.roots import ROOT_MAC
+from openk_hsm.seam import Mechanism, OpCode
 from openk_hsm.service import Service, receive_hello
 from openk_hsm.software import SoftwareBackend
 from openk_memory.handoff import HandOff

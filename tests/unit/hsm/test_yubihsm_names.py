@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from yubihsm.defs import ALGORITHM, CAPABILITY, ERROR
 
 from openk_hsm.errors import HsmError, InvalidInput
-from openk_hsm.seam import ROOT_KW, ROOT_MAC, Algorithm, Resident, roots
+from openk_hsm.roots import ROOT_KW, ROOT_MAC, roots
+from openk_hsm.seam import Algorithm, Resident
 from openk_hsm.yubihsm import codes, names
 from openk_hsm.yubihsm.kinds import DELEGATED_NEEDS, KINDS, NAMES, SESSION_NEEDS, capability_names, mechanisms_of
 
