@@ -1,6 +1,7 @@
 """What openkd does about signs that somebody is at work here: a process that traces it, a worker that sealed itself.
 
-The kernel tells nobody that he is traced; it has to be asked, over and over (50 microseconds a look).
+The kernel is asked who traces us, over and over (50 microseconds a look). It would tell, on a netlink socket that
+confined services cannot have (docs/threat-model.md, N1).
 """
 
 from __future__ import annotations

@@ -31,6 +31,19 @@ _Request = tuple[int, int, int, int, int, int, int, int, int, int, int]
 _LONGEST: Final = 600.0
 _IDLE: Final = 100_000
 """Microseconds between two looks around while there is nothing to do."""
+_ARGUMENTS: Final[dict[str, tuple[type, ...]]] = {
+    "load_resident": (int, list, str, bytes),
+    "load_wrapped": (int, list, int, int, bytes, bytes),
+    "unload": (int,),
+    "generate": (list, int, int, bytes),
+    "generate_resident": (list, str, bytes),
+    "destroy_resident": (str, bytes),
+    "objects": (),
+    "attest": (str, bytes),
+    "notices": (int,),
+    "health": (),
+}
+"""Of cold calls, as msgpack has them: a list is a KeySpec (frames.spec_from_wire)."""
 _MECHANISMS: Final[tuple[Mechanism, ...]] = tuple(
     Mechanism(number) if number in set(Mechanism) else Mechanism.NONE for number in range(256)
 )
@@ -233,14 +246,14 @@ class Service:
         method = self._cold.get(call.method)
         if method is None:
             raise BadFrame("a call names an unknown method")
+        if tuple(map(type, call.arguments)) != _ARGUMENTS[call.method]:
+            raise BadFrame(f"a call of {call.method} has wrong arguments")
         began = self._received
         try:
             message = frames.pack_body(frames.RESULT, [call.seq, method(*call.arguments)])
         except HsmError as error:
             self._refuse(call.seq, self._log.cold(call), error, began)
             return
-        except TypeError:
-            raise BadFrame(f"a call of {call.method} has wrong arguments") from None
         seconds = monotonic() - began
         if seconds > self._log.bound:
             self._log.done(self._log.cold(call), 0.0, seconds)

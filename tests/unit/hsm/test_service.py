@@ -135,19 +135,47 @@ ROWS = st.tuples(
     *[st.integers(0, 2 * SIZE)] * 5,
     st.integers(0, 2**64 - 1),
 )
+CALLS = ["load_resident", "load_wrapped", "unload", "generate", "generate_resident", "destroy_resident", "objects", "attest",
+         "notices", "health"]
+THINGS = st.recursive(
+    st.one_of(
+        st.integers(-(2**63), 2**64 - 1), st.integers(0, 9), st.binary(max_size=9), st.text(max_size=9), st.none(),
+        st.booleans(), st.floats(), st.sampled_from([["p-256", "sign"], ["aes-256-gcm", "data"]]),
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+GOOD: list[tuple[str, list[object]]] = [
+    ("load_resident", [7, ["p-256", "sign"], "label", b"id"]),
+    ("load_wrapped", [7, ["p-256", "sign"], 0, 1, b"context", b"blob"]),
+    ("generate", [["p-256", "sign"], 0, 1, b"context"]),
+    ("generate_resident", [["p-256", "sign"], "label", b"id"]),
+    ("destroy_resident", ["label", b"id"]),
+    ("attest", ["label", b"id"]),
+    ("notices", [0]),
+    ("unload", [7]),
+]
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> bytes:
+    """A good call with one argument that is something else, or too many or too few of them."""
+    method, good = draw(st.sampled_from(GOOD))
+    arguments: list[object] = [*good]
+    at = draw(st.integers(0, len(arguments)))
+    arguments[at : at + draw(st.integers(0, 1))] = draw(st.lists(THINGS, max_size=1))
+    return frames.pack_call(Call(draw(st.integers(0, 2**32 - 1)), method, tuple(arguments)), 1000)
+
+
 MESSAGES = st.one_of(
+    spoilt(),
     st.binary(max_size=60),
     st.lists(ROWS, max_size=4).map(lambda rows: batch(*rows)),
     st.builds(
         lambda seq, method, arguments: frames.pack_call(Call(seq, method, tuple(arguments)), 1000),
         st.integers(0, 2**32 - 1),
-        st.sampled_from(
-            ["load_resident", "load_wrapped", "unload", "generate_resident", "objects", "health", "open", "close"]
-        ),
-        st.lists(
-            st.one_of(st.integers(0, 9), st.binary(max_size=9), st.text(max_size=9), st.just(["p-256", "sign"])),
-            max_size=6,
-        ),
+        st.sampled_from([*CALLS, "open", "close"]),
+        st.lists(THINGS, max_size=6),
     ),
 )
 
@@ -157,6 +185,18 @@ MESSAGES = st.one_of(
 def test_whatever_a_daemon_says_the_worker_answers_or_hangs_up(messages: list[bytes]) -> None:
     _, ended = run(messages)
     assert ended is None or isinstance(ended, BadFrame | OSError)
+
+
+@pytest.mark.parametrize(("method", "at"), [(method, at) for method, good in GOOD for at in range(len(good))])
+@pytest.mark.parametrize("wrong", [None, True, {}, 1.5])
+def test_an_argument_of_another_type_is_a_bad_frame_before_the_back_end_sees_it(
+    method: str, at: int, wrong: object
+) -> None:
+    arguments: list[object] = [*dict(GOOD)[method]]
+    arguments[at] = wrong
+    answers, ended = run([frames.pack_call(Call(256, method, tuple(arguments)), 1000)])
+    assert answers == []
+    assert isinstance(ended, BadFrame)
 
 
 def test_the_region_comes_with_the_hello() -> None:
