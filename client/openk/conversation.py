@@ -35,6 +35,8 @@ class Conversation:
 
     def __init__(self) -> None:
         self.message_bytes = 16 << 20
+        self.nonsense: Unintelligible | None = None
+        """Something came that is not this protocol: what is outstanding will not be answered."""
         self._reader = Reader(ANSWER_LIMITS)
         self._waiting: dict[int, str] = {}
         self._last = 0
@@ -69,17 +71,17 @@ class Conversation:
         return memoryview(self._buffer)[self._end :]
 
     def received(self, count: int) -> list[Answered]:
-        """Take `count` bytes that have been received into `space`: the answers that are complete with them.
-
-        Raises Unintelligible for what is not this protocol; the connection is of no more use then."""
+        """Take `count` bytes that have been received into `space`: the answers that are complete with them. Of what
+        is not this protocol says `nonsense`, so that the good answers before it are not lost with it."""
         self._end += count
         found: list[Answered] = []
         with memoryview(self._buffer) as view:
-            while self._begin < self._end:
+            while self._begin < self._end and self.nonsense is None:
                 try:
                     message = self._reader.read(view, self._begin, self._end)
                 except ProtocolError as error:
-                    raise Unintelligible("daemon.unintelligible", f"Not an answer: {error.reason}.") from None
+                    self.nonsense = Unintelligible("daemon.unintelligible", f"Not an answer: {error.reason}.")
+                    break
                 if message is None:
                     break
                 if isinstance(message, Response):
@@ -88,7 +90,9 @@ class Conversation:
                         found.append(answered)
                 view[self._begin : self._reader.position] = bytes(self._reader.position - self._begin)
                 self._begin = self._reader.position
-        if self._begin == self._end:
+        if self.nonsense is not None:
+            self.wipe()
+        elif self._begin == self._end:
             self._begin = self._end = 0
         return found
 

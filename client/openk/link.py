@@ -69,8 +69,8 @@ class Link:
         self._conversation.wipe()
 
     def quiet(self) -> bool:
-        """Whether the other end is there and says nothing, as it should between calls."""
-        return not self._poll.poll(0)
+        """Whether the other end is there and says nothing, as it should between calls, and has said no nonsense."""
+        return self._conversation.nonsense is None and not self._poll.poll(0)
 
     def send(self, operation: Operation[object], deadline: Deadline) -> int:
         """Send; the msgid. Takes answers in while it waits: a daemon that cannot send would not receive."""
@@ -82,6 +82,7 @@ class Link:
             except BlockingIOError:
                 if self._wait(select.POLLIN | select.POLLOUT, deadline) & ~select.POLLOUT:
                     self._receive()
+                    self._understood()
                 continue
             except OSError:
                 raise Broken(sent=sent) from None
@@ -92,9 +93,15 @@ class Link:
     def wait(self, msgid: int, deadline: Deadline) -> Value | Error:
         """The result that came for `msgid`, or the error."""
         while msgid not in self._answers:
+            self._understood()
             self._wait(select.POLLIN, deadline)
             self._receive()
         return self._answers.pop(msgid)
+
+    def _understood(self) -> None:
+        """Raises Unintelligible where nonsense came: nothing will after it."""
+        if self._conversation.nonsense is not None:
+            raise self._conversation.nonsense
 
     def _receive(self) -> None:
         try:

@@ -13,7 +13,7 @@ from openk.answers import Value
 from openk.calls.system import hello
 from openk.client import ATTEMPTS, PATIENCE
 from openk.conversation import Conversation
-from openk.errors import Error, Interrupted, TimedOut, Unintelligible, Unreachable
+from openk.errors import Error, Interrupted, TimedOut, Unreachable
 from openk.link import Broken, behind, settle, unreachable
 from openk.nouns import Calls
 from openk.operation import Operation
@@ -156,7 +156,6 @@ class _Link:
         self._socket = socket
         self._sending = trio.Lock()
         self._slots: dict[int, _Slot] = {}
-        self._nonsense: Unintelligible | None = None
 
     @classmethod
     async def open(cls, path: str) -> _Link:
@@ -201,14 +200,14 @@ class _Link:
             del self._slots[msgid]
         if slot.outcome is not None:
             return slot.outcome[0]
-        if self._nonsense is not None:
-            raise self._nonsense
+        if self.conversation.nonsense is not None:
+            raise self.conversation.nonsense
         raise Broken(sent=True)
 
     async def receive(self) -> None:
         """Take answers in until the connection ends."""
         try:
-            while True:
+            while self.conversation.nonsense is None:
                 with self.conversation.space() as space:
                     count = await self._socket.recv_into(space)
                 if count == 0:
@@ -220,8 +219,6 @@ class _Link:
                         slot.event.set()
         except (OSError, trio.ClosedResourceError):
             return
-        except Unintelligible as nonsense:
-            self._nonsense = nonsense
         finally:
             self.close()
 

@@ -40,6 +40,13 @@ class Peer:
     def answer(self, msgid: int, result: object, error: object = None) -> None:
         self.socket.sendall(msgpack.packb([1, msgid, error, result]))
 
+    def answer_with_nonsense(self, count: int) -> None:
+        """So many pings, all at once and with nonsense behind, in one piece."""
+        asked = [self.take() for _ in range(count)]
+        good = [msgpack.packb([1, msgid, None, {"echo": params["echo"]}]) for msgid, _, params in asked]
+        self.socket.sendall(b"".join(good) + b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        self.socket.recv(1)
+
     def echo(self) -> None:
         """Answer pings for as long as they come."""
         while True:

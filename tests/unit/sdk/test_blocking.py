@@ -203,6 +203,17 @@ def test_nonsense(tmp_path: Path) -> None:
         ping(client)
 
 
+def test_good_answers_that_come_with_nonsense_are_answers(tmp_path: Path) -> None:
+    def nonsense(peer: Peer) -> None:
+        peer.answer_with_nonsense(2)
+
+    with scripted(tmp_path, nonsense, echo), openk.Client(tmp_path / "socket") as client:
+        with client.pipeline() as many:
+            futures = [many.system.ping(b"x") for _ in range(2)]
+        assert [future.result() for future in futures] == [b"x", b"x"]
+        assert ping(client) == b"x"  # on another connection
+
+
 def test_a_message_above_the_daemons_limit_is_not_sent(tmp_path: Path) -> None:
     with scripted(tmp_path, echo, echo) as server, openk.Client(tmp_path / "socket") as client:
         with pytest.raises(RequestFault) as caught:

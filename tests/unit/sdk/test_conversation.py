@@ -108,9 +108,19 @@ def test_an_answer_nobody_asked_for_and_a_notification_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("garbage", [b"HTTP/1.1 400\r\n", b"\x94\x01\x01\xc0\xc1", msgpack.packb([1, None, None, 1])])
-def test_nonsense(garbage: bytes) -> None:
-    with pytest.raises(Unintelligible):
-        feed(Conversation(), garbage)
+@given(good=st.integers(0, 3), data=st.data())
+def test_nonsense_costs_nothing_that_was_good_before_it(garbage: bytes, good: int, data: st.DataObject) -> None:
+    conversation = Conversation()
+    asked = [conversation.begin(keys.decrypt("v/k", b""))[0] for _ in range(3)]
+    answers = b"".join(reply(msgid, {"plaintext": b"\xaa" * 40, "version": 1}) for msgid in asked[:good])
+    stream = answers + garbage + reply(asked[-1], {"plaintext": b"\xaa" * 40, "version": 1})
+    cuts = sorted({0, len(stream), *data.draw(st.lists(st.integers(0, len(stream)), max_size=4))})
+    found: list[Answered] = []
+    for begin, end in pairwise(cuts):
+        found += feed(conversation, stream[begin:end])
+    assert [one.msgid for one in found] == asked[:good]
+    assert isinstance(conversation.nonsense, Unintelligible)
+    assert set(conversation._buffer) == {0}
 
 
 def test_a_message_the_daemon_would_not_take_is_not_begun() -> None:

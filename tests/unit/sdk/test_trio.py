@@ -173,6 +173,24 @@ async def test_nonsense(tmp_path: Path) -> None:
                 await client.system.ping()
 
 
+async def test_good_answers_that_come_with_nonsense_are_answers(tmp_path: Path) -> None:
+    def nonsense(peer: Peer) -> None:
+        peer.answer_with_nonsense(2)
+
+    heard: list[bytes | None] = []
+    with scripted(tmp_path, nonsense, echo):
+        async with openk.trio.Client(tmp_path / "socket") as client:
+
+            async def ask() -> None:
+                heard.append(await client.system.ping(b"x"))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                nursery.start_soon(ask)
+            assert heard == [b"x", b"x"]
+            assert await client.system.ping(b"x") == b"x"  # on another connection
+
+
 async def test_leaving_the_block_interrupts_what_others_wait_for(tmp_path: Path) -> None:
     def slow(peer: Peer) -> None:
         peer.take()
