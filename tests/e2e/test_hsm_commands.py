@@ -107,22 +107,23 @@ def test_what_happens_behind_our_back_is_told(own: RunningDaemon, tmp_path: Path
 
 
 def test_measurements_end_in_time_and_let_others_through(shell: Shell, daemon: RunningDaemon) -> None:
-    began = time.monotonic()
+    """Others wait for one measured operation or a few, not for all of them: by count, for how long a second is worth
+    depends on what else the machine does."""
     environment = {**os.environ, "OPENK_SOCKET": str(daemon.socket)}
     command = [sys.executable, "-m", "openk_tools.cli", "hsm", "bench", "--seconds", "1.5", "--json"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as measuring:
-        slowest = 0.0
+        answered, began = 0, time.monotonic()
         with daemon.client() as client:
             while measuring.poll() is None:
-                asked = time.monotonic()
+                assert time.monotonic() - began < 60, "it does not end"
                 client.random.bytes()
-                slowest = max(slowest, time.monotonic() - asked)
+                answered += 1
         assert measuring.stdout is not None
         operations = json.loads(measuring.stdout.read())["operations"]
-    assert time.monotonic() - began < 10
     assert [row["operation"] for row in operations] == list(HSM_OPERATIONS)
     assert all(row["supported"] and row["count"] > 10 and row["p50"] <= row["p99"] for row in operations)
-    assert slowest < 1.0
+    measured = sum(row["count"] for row in operations)
+    assert answered > measured / 100
     assert "p-256" in shell.text("hsm", "bench", "dev", "--operation", "p-256", "--count", "20")
 
 

@@ -212,13 +212,19 @@ def test_equal_callers_are_one_object(pair: socket.socket) -> None:
 
 
 def test_it_is_quick_enough_for_accepting(pair: socket.socket) -> None:
+    """Five times what one read of a file in /proc takes; the reads of a look at all of /proc would be hundreds."""
     identifier = Identifier(())
-    best = 1.0
+    assert best(lambda: identifier.identify(pair, 1)) < 15 * best(Path("/proc/self/cgroup").read_bytes)
+
+
+def best(act: Callable[[], object]) -> float:
+    """Seconds, of a hundred times."""
+    took: list[float] = []
     for _ in range(100):
         begin = time.perf_counter()
-        identifier.identify(pair, 1)
-        best = min(best, time.perf_counter() - begin)
-    assert best < 300e-6
+        act()
+        took.append(time.perf_counter() - begin)
+    return min(took)
 
 
 # ---- units, in a real cgroup where this test may make one ----------------------------------------------------------
