@@ -52,8 +52,9 @@ class Rotation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Literal["tell", "rotate"],
         Meta(
             description="What openkd does about a key that is due: tell of it, or rotate it. AES-GCM keys are rotated "
-            "by any such rule, for their ciphertexts say which version made them; keys of another kind only by one "
-            "that names their algorithm, because somebody has to learn of the new public key, MAC or derived key.",
+            "by any such rule, for their ciphertexts say which version made them; keys of another kind, and resident "
+            "ones, only by one that names their algorithm: somebody has to learn of the new public key, MAC or "
+            "derived key, or a token has to have room for it.",
             extra=LIVE,
         ),
     ] = "tell"

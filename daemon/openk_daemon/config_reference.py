@@ -153,7 +153,7 @@ purposes = ["sign"]
 
 Where to look for what: parameters of cryptography are in `[crypto]`, rotation in `[rotation.NAME]`, access in the
 policies (docs/policy.md), `administrators` and `[socket]`, rate limits in `[rate.NAME]`, tuning in `[tuning]`, limits
-on resources in `[limits]` and `[cache]`, what is kept of the past in `[retention]`.
+on resources in `[limits]` and `[cache]`, backups in `[backup]`, what is kept of the past in `[retention]`.
 """
 
 

@@ -28,13 +28,14 @@ ANY: Final = "*"
 @dataclass(frozen=True, slots=True)
 class Facts:
     """`created`: of the newest version, milliseconds since the epoch. `uses`: of it, at least so many as there were;
-    None where they are not counted."""
+    None where they are not counted. `resident`: each version is an object of its token, which has room for so many."""
 
     name: str
     algorithm: str
     purpose: str
     created: int
     uses: int | None = None
+    resident: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,11 @@ class Rule:
             not self.keys or any(pattern.partition("/")[0] == vault for pattern in self.keys)
         )
 
-    def acts_on(self, algorithm: str) -> bool:
-        """Whether openkd may rotate such a key by itself."""
-        return self.rotates and (algorithm in SAYS_VERSION or algorithm in self.algorithms)
+    def acts_on(self, key: Facts) -> bool:
+        """Whether openkd may rotate the key by itself: where nobody has to know, nor a token to have room, and else
+        where the rule names what it is."""
+        unnoticed = key.algorithm in SAYS_VERSION and not key.resident
+        return self.rotates and (unnoticed or key.algorithm in self.algorithms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def _apply(rule: Rule, key: Facts, now: int) -> Due:
     used = rule.uses is not None and key.uses is not None and key.uses >= rule.uses
     if used and (at is None or at > now):
         at = now
-    return Due(rule.name, at, at is not None and at <= now, rule.acts_on(key.algorithm))
+    return Due(rule.name, at, at is not None and at <= now, rule.acts_on(key))
 
 
 def _order(due: Due) -> tuple[bool, bool, bool, int, str]:

@@ -17,6 +17,11 @@ keys = ["v/cards-*"]
 [rotation.releases]
 after_days = 365
 algorithms = ["p-256"]
+[rotation.much]
+after_uses = 2
+keys = ["v/told"]
+[alerts]
+clear_seconds = 0
 [tuning]
 rotation_seconds = 1
 """
@@ -66,3 +71,25 @@ def test_a_key_that_was_used_often_enough_gets_another_version(dev_folder: Path)
     with running_daemon(dev_folder) as daemon, daemon.client() as client:
         assert client.key.describe("v/cards-eu").version == 2, "the count is exact after a clean stop: it is not due"
         assert bytes(client.key.decrypt("v/cards-eu", old[0]).plaintext) == b"4111"
+
+
+def test_a_key_that_is_due_is_told_of_until_somebody_rotates_it(dev_folder: Path) -> None:
+    with running_daemon(configured(dev_folder, RULES)) as daemon, daemon.client() as client:
+        client.vault.create("v")
+        client.key.create("v/told", "aes-256-gcm")
+        for _ in range(2):
+            client.key.encrypt("v/told", b"x")
+        daemon.wait_for("alert.raised")
+        (row,) = [row for row in client.system.alerts().alerts if row.raised]
+        assert (row.alert, row.severity, row.value) == ("rotation_overdue", "ticket", 1.0)
+        health = client.system.health()
+        assert (health.status, health.components["rotation"]["state"]) == ("degraded", "degraded")
+        assert 'openk_rotation_overdue{rule="much"} 1' in client.system.metrics()
+        assert client.key.describe("v/told").version == 1
+        client.key.rotate("v/told")
+        daemon.wait_for("alert.cleared")
+        assert client.system.health().status == "ok"
+        shown = {setting.key: setting for setting in client.system.config()}
+        assert shown["rotation.much.after_uses"].value == 2
+        assert shown["rotation.much.after_uses"].origin == f"{dev_folder}/conf.d/10-rotation.toml:10"
+        assert shown["rotation.much.after_uses"].live

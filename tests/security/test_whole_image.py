@@ -268,8 +268,24 @@ def reload_and_rotation(by: Bystander) -> None:
     derivation(by.line, by.canaries)
 
 
+def rotation_by_a_rule(by: Bystander) -> None:
+    """openkd makes the next version of the keys by itself, the cached one's in its own memory."""
+    rules = by.daemon.folder / "conf.d" / "rotation.toml"
+    rules.parent.mkdir(exist_ok=True)
+    keys = ("v/seal", "v/cached", "v/kek")
+    rules.write_text(f'[rotation.now]\nafter_uses = 1\naction = "rotate"\nkeys = {list(keys)}\n', "utf-8")
+    before = {key: by.line.ask("key.describe", key=key)["version"] for key in keys}
+    by.daemon.signal(signal.SIGHUP)
+    until(lambda: all(by.line.ask("key.describe", key=key)["version"] > before[key] for key in keys), "no rotation")
+    rules.unlink()
+    by.daemon.signal(signal.SIGHUP)
+    ciphers(by.line, by.canaries)
+    wrapping(by.line, by.canaries)
+
+
 MISCHIEF: Final = (
-    oversized, truncated, stalled, unread, cancelled, forbidden, worker_dies, reload_and_rotation, sealed,
+    oversized, truncated, stalled, unread, cancelled, forbidden, worker_dies, reload_and_rotation, rotation_by_a_rule,
+    sealed,
 )  # fmt: skip
 NEVER: Final = frozenset({("hsm.attest", "ok")})
 """What SoftHSM2 cannot do; on a device that can, certificates are all that is seen."""

@@ -129,7 +129,7 @@ _TABLE: Final = (
     Method("system.events", "The event stream: what happened to the daemon as a whole; with `wait`, as soon as something does.", "System", None,
            (Field("after", Kind.TEXT, "The cursor of an earlier answer; all that is kept when left out.", required=False, most=32),
             Field("wait", Kind.INTEGER, "Seconds to wait for an event.", required=False, most=60)),
-           result=(_out("events", "Each: number, kind (alert.raised, alert.cleared, health.changed, config.reloaded, config.refused, policy.reloaded, policy.refused, backup.made, backup.failed, sealed, "
+           result=(_out("events", "Each: number, kind (alert.raised, alert.cleared, health.changed, config.reloaded, config.refused, policy.reloaded, policy.refused, backup.made, backup.failed, keys.rotated, sealed, "
                                   "unsealed, stopping), at (Unix time), severity (page, ticket or info), subject (the alert), value (in millionths or nil), text.", Kind.LIST),
                    _out("cursor", "To go on with.", Kind.TEXT),
                    _out("lost", "Events behind the given cursor that are not kept any more.", Kind.INTEGER),

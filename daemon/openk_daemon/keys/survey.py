@@ -29,6 +29,7 @@ from openk_daemon.hierarchy.refusals import damaged
 from openk_daemon.hierarchy.vault_keys import VaultKeys
 from openk_daemon.keys.keyring import Keyring
 from openk_daemon.keys.state import KeyState, KeyVersion, version_id
+from openk_daemon.keys.suites import Protection
 from openk_daemon.refusal import Refusal
 from openk_daemon.rotation import COUNTED, Due, Facts, Rule, judge
 from openk_daemon.store.seam import Record
@@ -188,7 +189,8 @@ class Survey:
 
 def _facts(state: KeyState, newest: KeyVersion) -> Facts:
     uses = None if newest.usage is None else newest.usage.uses
-    return Facts(state.name, state.algorithm.value, state.purpose.value, newest.created, uses)
+    resident = state.protection is Protection.RESIDENT
+    return Facts(state.name, state.algorithm.value, state.purpose.value, newest.created, uses, resident)
 
 
 def _facts_of(one: _Facing, plains: Sequence[bytes]) -> Facts:
@@ -197,4 +199,4 @@ def _facts_of(one: _Facing, plains: Sequence[bytes]) -> Facts:
     body = one.body
     created = body.created if one.version is None else decode(KeyVersionBody, plains[one.version]).created
     uses = None if one.usage is None else decode(KeyUsageBody, plains[one.usage]).reserved
-    return Facts(one.name, body.algorithm, body.purpose, created, uses)
+    return Facts(one.name, body.algorithm, body.purpose, created, uses, body.protection == Protection.RESIDENT)

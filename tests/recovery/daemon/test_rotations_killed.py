@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import trio
+
 import openk
 from tests.recovery.daemon.assault import examine, public_key, seed
 from tests.support.daemon import copy_template, running_daemon
@@ -19,6 +21,7 @@ RULES = """
 [rotation.always]
 after_uses = 1
 action = "rotate"
+algorithms = ["aes-256-gcm"]
 [tuning]
 rotation_seconds = 1
 rotations_per_minute = 60_000
@@ -37,7 +40,7 @@ def encrypt(client: openk.Client, name: str) -> bytes:
             time.sleep(0.05)
 
 
-async def test_a_rotation_is_whole_or_has_not_been(template: Path, tmp_path: Path) -> None:
+def test_a_rotation_is_whole_or_has_not_been(template: Path, tmp_path: Path) -> None:
     chance = random.Random(seed())
     folder = copy_template(template, tmp_path / "dev")
     (folder / "conf.d").mkdir()
@@ -68,9 +71,9 @@ async def test_a_rotation_is_whole_or_has_not_been(template: Path, tmp_path: Pat
                 assert [version.version for version in described.versions] == [*range(1, described.version + 1)]
                 assert described.version == told[name] + 1, "as many versions as the log tells of"
             assert {row.state for row in client.hsm.objects().objects} == {"ok"}, "no object of a token is left over"
-        public = await public_key(folder)
+        public = trio.run(public_key, folder)
     assert sum(told.values()) > len(NAMES), "there were too few rotations to kill"
-    assert await examine(folder, public) > 0
+    assert trio.run(examine, folder, public) > 0
 
 
 def wait_until_quiet(client: openk.Client) -> None:
