@@ -60,6 +60,8 @@ def test_the_readme_shows_it_as_it_is(screen: str) -> None:
     assert commands(shown) == commands(screen)
     headings = r"^\d\. .*$"
     assert re.findall(headings, shown, re.MULTILINE) == re.findall(headings, screen, re.MULTILINE)
+    components = r"^([a-z-]+) +(?:ok|degraded|failed|unknown)\b"
+    assert re.findall(components, shown, re.MULTILINE) == re.findall(components, screen, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("screen")
