@@ -21,8 +21,9 @@ from openk_hsm.costs import cost_of
 from openk_hsm.errors import HsmError, InvalidInput
 from openk_hsm.fair_queue import FairQueue
 from openk_hsm.frames import BadFrame, Call
+from openk_hsm.loaded_keys import LoadedKeys
 from openk_hsm.pending import Pending
-from openk_hsm.seam import KeyHandle, Operation, Replay, Resident, TokenInfo, Wrapper
+from openk_hsm.seam import Operation, Replay, TokenInfo, Wrapper
 from openk_hsm.specs import room_of
 from openk_hsm.stages import SETTLING
 from openk_memory.handoff import HandOff
@@ -87,9 +88,7 @@ class Link:
         self._arena = (region.size // ARENAS) & ~_ALIGN
         self._free = list(range(ARENAS))
         self._hang_ms = int(hang * 1000)
-        self._keys = keys
-        self._loaded: dict[int, int] = {}  # slot to the batch that used it last
-        self._loads: dict[int, int] = {}  # seq to slot
+        self._keys = LoadedKeys(self._tell, keys)
         self._seqs = count(1)
         self._out = bytearray(frames.HEADER.size + frames.MAX_BATCH * frames.REQUEST.size)
         self._out_view = memoryview(self._out)
@@ -107,7 +106,7 @@ class Link:
     @property
     def loaded(self) -> int:
         """Keys that the worker's session holds."""
-        return len(self._loaded)
+        return len(self._keys)
 
     @property
     def idle(self) -> bool:
@@ -137,9 +136,7 @@ class Link:
                     queue.put_back(operation)
             raise
 
-    def _fill_and_send(  # noqa: PLR0915 - the hot loop, in one piece
-        self, queue: FairQueue, now: float, operations: list[Operation | None], deaths: int
-    ) -> int:
+    def _fill_and_send(self, queue: FairQueue, now: float, operations: list[Operation | None], deaths: int) -> int:
         """`operations` gets what was taken out of `queue`, as soon as it is taken."""
         arena = self._free[-1]
         position = arena * self._arena
@@ -147,7 +144,7 @@ class Link:
         number = next(self._seqs) % _SEQS
         outs: list[int] = []
         cost = loads = filled = 0
-        view, out, loaded, pack = self._view, self._out, self._loaded, frames.REQUEST.pack_into
+        view, out, loaded, pack = self._view, self._out, self._keys.used, frames.REQUEST.pack_into
         at_row, step = frames.HEADER.size, frames.REQUEST.size
         while queue.count and cost < BATCH_COST and filled < frames.MAX_BATCH:
             operation = queue.pop()
@@ -160,7 +157,7 @@ class Link:
                         queue.put_back(operation)
                         break
                     operations.append(operation)  # before the first that may raise
-                    loads += self._load(key, number, operation.request)
+                    loads += self._keys.load(key, number, operation.request)
                     operations.pop()
                     cost += LOAD_COST
                 loaded[slot] = number
@@ -203,8 +200,7 @@ class Link:
         self._send(self._out_view[:at_row])
         self.batches[number] = Batch(arena, min(position, self._size), now, operations, outs, filled, cost)
         self.cost += cost
-        if len(loaded) > self._keys:
-            self._evict(number)
+        self._keys.evict(number)
         return filled
 
     def send_cold(self, cold: Cold, now: float) -> None:
@@ -212,46 +208,16 @@ class Link:
         number = next(self._seqs) % _SEQS
         if cold.wrapper is not None:
             for key in (cold.wrapper.kw, cold.wrapper.mac):
-                if key.slot not in self._loaded:
-                    self._load(key, number, cold.request)
+                if key.slot not in self._keys.used:
+                    self._keys.load(key, number, cold.request)
         call = Call(number << 8, cold.method, cold.arguments, cold.request)
         self._send(frames.pack_call(call, int(cold.hang * 1000), cold.replays))
         self.cold[number << 8] = (cold, now)
         self.cost += cold.cost
 
     def unload(self, slot: int) -> None:
-        if self._loaded.pop(slot, None) is not None:
-            self._tell(0, "unload", slot)
-
-    def _load(self, key: KeyHandle, number: int, request: int) -> int:
-        """Send what loads the key, ancestors first; how many calls that took."""
-        source = key.source
-        sent = 1
-        if isinstance(source, Resident):
-            seq = self._tell(
-                request, "load_resident", key.slot, frames.spec_to_wire(key.spec), source.label, source.id
-            )  # fmt: skip
-        else:
-            for parent in (source.wrapper.kw, source.wrapper.mac):
-                if parent.slot not in self._loaded:
-                    sent += self._load(parent, number, request)
-                self._loaded[parent.slot] = number
-            seq = self._tell(
-                request, "load_wrapped", key.slot, frames.spec_to_wire(key.spec), source.wrapper.kw.slot,
-                source.wrapper.mac.slot, source.context, source.blob,
-            )  # fmt: skip
-        self._loads[seq] = key.slot
-        self._loaded[key.slot] = number
-        return sent
-
-    def _evict(self, newest: int) -> None:
-        """Drop the tenth of the keys that were used longest ago, in one go: a walk for each would cost more."""
-        excess = len(self._loaded) - self._keys + self._keys // 10
-        oldest = sorted(self._loaded, key=self._loaded.__getitem__)[:excess]
-        with suppress(OSError):  # the batch is sent: whoever reads this link hears that the worker has gone
-            for slot in oldest:
-                if self._loaded[slot] != newest:
-                    self.unload(slot)
+        """Raises OSError when the worker has gone."""
+        self._keys.unload(slot)
 
     def _tell(self, request: int, method: str, *arguments: object) -> int:
         seq = (next(self._seqs) % _SEQS) << 8
@@ -357,7 +323,7 @@ class Link:
         seq, value = frames.unpack_result(message)
         found = self.cold.pop(seq, None)
         if found is None:
-            self._loads.pop(seq, None)
+            self._keys.done(seq)
             return
         self.cost -= found[0].cost
         SETTLING.sent = found[1]
@@ -372,9 +338,7 @@ class Link:
             found[0].pending.fail(error)
             SETTLING.sent = 0.0
             return
-        slot = self._loads.pop(seq, None)
-        if slot is not None:
-            self._loaded.pop(slot, None)  # asked again on the next use
+        if self._keys.failed(seq):
             return
         batch = self.batches.get(seq >> 8)
         if batch is None or (seq & 255) >= len(batch.operations):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from time import monotonic
 
 import pytest
 
@@ -12,9 +13,9 @@ from openk_hsm import frames
 from openk_hsm.condition import report_nothing
 from openk_hsm.dealer import Dealer
 from openk_hsm.dialling import Limits
-from openk_hsm.link import Link
+from openk_hsm.link import Cold, Link
 from openk_hsm.quarantine import Quarantine
-from openk_hsm.seam import OpCode, Operation
+from openk_hsm.seam import OpCode, Operation, Replay
 from openk_hsm.software import SoftwareBackend
 from openk_hsm.waiting import Waiting
 from openk_memory.handoff import HandOff
@@ -90,3 +91,36 @@ def test_nothing_waits_nothing_is_sent(connect: Connect) -> None:
     dealer, _ = dealer_of(link)
     dealer.employ()
     assert batches(worker) == []
+
+
+def test_a_worker_that_hangs_is_given_up_and_its_requests_are_named(connect: Connect) -> None:
+    (hung, _), (idle, _) = connect(), connect()
+    dealer, waiting = dealer_of(hung, idle)
+    now = monotonic()
+    for request in (0, 7, 8):
+        waiting.queue.push(Operation(OpCode.RANDOM, 16, request=request, expires=now + 100))
+    assert hung.send_batch(waiting.queue, now) == 3
+    hung.send_cold(Cold("objects", (), Replay.PURE, now + 100, 5.0, request=9), now)
+    assert dealer.watch(now + 1.0) == []
+    assert dealer.watch(now + 20.0) == [[0, 7, 8, 9]]
+    with pytest.raises(ConnectionError, match="given up"):
+        hung.receive()
+
+
+def test_what_is_sent_names_its_request_and_how_many_workers_died_of_it(connect: Connect) -> None:
+    link, worker = connect()
+    dealer, waiting = dealer_of(link)
+    waiting.queue.push(Operation(OpCode.RANDOM, 16, request=2**64 - 1))
+    dealer.pump()
+    waiting.again.append(Operation(OpCode.RANDOM, 16, request=0x18, replays=2))
+    waiting.cold.append(Cold("objects", (), Replay.PURE, 0.0, 1.0, request=0x19))
+    link.batches.clear()
+    dealer.pump()
+    link.batches.clear()
+    dealer._alone.clear()
+    dealer.pump()
+    sent = [worker.recv(frames.MAX_MESSAGE) for _ in range(3)]
+    assert [frames.HEADER.unpack_from(message)[:2] for message in sent] == [(b"B", 0), (b"B", 2), (b"C", 0)]
+    assert frames.REQUEST.unpack_from(sent[0], frames.HEADER.size)[-1] == 2**64 - 1
+    assert frames.REQUEST.unpack_from(sent[1], frames.HEADER.size)[-1] == 0x18
+    assert frames.unpack_call(memoryview(sent[2])).request == 0x19
