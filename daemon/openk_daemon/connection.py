@@ -24,6 +24,7 @@ from openk.wire.reader import Limits, ProtocolError, Reader, Request, read_msgid
 from openk_daemon.account import code_of
 from openk_daemon.call import Arguments, release
 from openk_daemon.identity.caller import Peer
+from openk_daemon.incoming import Incoming
 from openk_daemon.intake import Intake, foreign_fragment
 from openk_daemon.observe.log import Log
 from openk_daemon.observe.metrics import Metrics
@@ -37,15 +38,11 @@ from openk_memory.errors import Exhausted
 from openk_memory.lease import Lease
 from openk_memory.pool import Pool
 
-CHUNK: Final = 16 << 10
-"""Bytes of the first buffer of a message: one slot of the pool, dozens of common requests."""
 STRIDE: Final = 8
 """Requests between two looks whether the HSM could have some of them: it works while the others are read."""
 STRIKES: Final = 32
 """Requests beyond a rate limit after which the connection is not read from for a moment (`serve.SWEEP`): each is
 recorded, so that whoever floods may not make more records than this."""
-ROOM_LEAST: Final = 1 << 10
-"""Bytes for which it is worth to receive once more before the message moves to a larger buffer."""
 
 _numbers = count(1)
 """Of the requests of this run."""
@@ -98,7 +95,7 @@ class Connection:
     """Owns the socket (not blocking) and closes it. Every method belongs to the trio thread."""
 
     __slots__ = (
-        "_arriving", "_begin", "_desk", "_end", "_finishing", "_form", "_intake", "_lease", "_leaving",
+        "_arriving", "_desk", "_finishing", "_form", "_incoming", "_intake", "_leaving",
         "_out", "_outgoing", "_reader", "_reading", "_resting", "_strikes", "_waiting", "_writing", "fd", "in_flight",
         "peer", "queued", "sock",
     )  # fmt: skip
@@ -113,8 +110,7 @@ class Connection:
         self._intake = intake
         self._desk = desk
         self._form: Form = "pair"
-        self._lease: Lease | None = None
-        self._begin = self._end = 0  # of the bytes in it that are not read yet
+        self._incoming = Incoming(desk.pool, peer.owner)
         self._arriving = 0.0  # when the first bytes of an incomplete message came; 0: there is none
         self._leaving = 0.0  # since when the client does not take its replies; 0: it does
         self._outgoing = Outgoing()
@@ -135,7 +131,7 @@ class Connection:
     def readable(self) -> None:
         """Take what has arrived."""
         try:
-            lease = self._room()
+            lease = self._incoming.room(self._reader.needed)
         except Exhausted as error:
             if error.possible:
                 self._await_room()
@@ -143,9 +139,9 @@ class Connection:
                 self._cut_off("request.too_large", "the message does not fit the locked memory of one user")
             return
         try:
-            received = self.sock.recv_into(lease.view[self._end :])
+            received = self.sock.recv_into(lease.view[self._incoming.end :])
         except BlockingIOError:
-            self._settle_buffer()
+            self._incoming.settle()
             return
         except OSError:
             self.close()
@@ -154,28 +150,8 @@ class Connection:
             self.finish()
             return
         self._desk.metrics.bytes_in += received
-        self._end += received
+        self._incoming.end += received
         self._parse(lease)
-
-    def _room(self) -> Lease:
-        """The buffer, with room behind `_end`: the one at hand, or a larger one as the message grows (a sender of
-        little is given little, whatever its header announces). Raises Exhausted."""
-        lease = self._lease
-        if lease is None:
-            lease = self._lease = self._desk.pool.lease(CHUNK, self.peer.owner)
-            self._begin = self._end = 0
-            return lease
-        held = self._end - self._begin
-        room = len(lease.view) - self._end
-        if room and room >= min(self._reader.needed - held, ROOM_LEAST):
-            return lease
-        size = min(max(self._reader.needed, CHUNK), max(2 * held, CHUNK))
-        fresh = self._desk.pool.lease(size, self.peer.owner)
-        fresh.view[:held] = lease.view[self._begin : self._end]
-        lease.release()
-        self._lease = fresh
-        self._begin, self._end = 0, held
-        return fresh
 
     def _await_room(self) -> None:
         """No locked memory is free: read on when there is some."""
@@ -189,7 +165,7 @@ class Connection:
         (False), and do nothing else here. What has arrived is read at the next wake-up."""
         if self.fd >= 0 and not self._finishing and not self._reading:
             try:
-                self._room()
+                self._incoming.room(self._reader.needed)
             except Exhausted:
                 return False
             self._reading = True
@@ -201,12 +177,13 @@ class Connection:
         reader = self._reader
         bounds = self._desk.bounds
         view = lease.view
-        while self._begin < self._end:
+        incoming = self._incoming
+        while incoming.begin < incoming.end:
             if self.in_flight + len(self._out) >= bounds.in_flight or self._writing:
                 self._pause()
                 return
             try:
-                message = reader.read(view, self._begin, self._end)
+                message = reader.read(view, incoming.begin, incoming.end)
             except ProtocolError as error:
                 if not self._reject(error):
                     return
@@ -215,19 +192,13 @@ class Connection:
                 if not self._arriving:
                     self._arriving = monotonic()
                 return
-            self._begin = reader.position
+            incoming.begin = reader.position
             self._arriving = 0.0
             if isinstance(message, Request):
                 self._admit(message, lease)
                 if self.in_flight % STRIDE == 0:
                     self._desk.employ()
-        self._settle_buffer()
-
-    def _settle_buffer(self) -> None:
-        """All bytes are read: between messages a connection holds no locked memory of its own."""
-        if self._begin == self._end and self._lease is not None:
-            self._lease.release()
-            self._lease = None
+        incoming.settle()  # between messages a connection holds no locked memory of its own
 
     def _reject(self, error: ProtocolError) -> bool:
         """Answer bytes that are no request. False where the stream cannot be followed any more."""
@@ -237,7 +208,7 @@ class Connection:
         )
         self._arriving = 0.0
         if not error.fatal:
-            self._begin = self._reader.position
+            self._incoming.begin = self._reader.position
         if error.msgid is not None:
             refusal = Refusal(error.code, error.reason)
             number = next(_numbers)
@@ -377,8 +348,8 @@ class Connection:
             return
         self._reading = True
         self._listen()
-        if self._lease is not None and self._begin < self._end:
-            self._parse(self._lease)
+        if self._incoming.lease is not None and self._incoming.partial:
+            self._parse(self._incoming.lease)
 
     def _listen(self) -> None:
         self._desk.loop.listen(self, read=self._reading and not self._finishing, write=self._writing)
@@ -390,7 +361,7 @@ class Connection:
 
     def expire(self) -> None:
         """It is overdue: say so to a client whose message did not arrive; drop one that does not take its replies."""
-        if self._leaving or self._lease is None:
+        if self._leaving or self._incoming.lease is None:
             self.close()
             return
         if self._waiting:
@@ -402,20 +373,19 @@ class Connection:
         """The daemon is sealed: keep no unsent answer that holds a secret, and no half-received message."""
         if self._outgoing.secret:
             self.close()
-        elif self._lease is not None and self._arriving:
+        elif self._incoming.lease is not None and self._arriving:
             self._cut_off("daemon.sealed", "the daemon was sealed while the message arrived")
 
     def stop(self) -> None:
         """The daemon is stopping: say so where a message was arriving; its sender then knows that it was not done."""
-        if self.fd >= 0 and self._lease is not None and self._begin < self._end:
+        if self.fd >= 0 and self._incoming.partial:
             self._cut_off("daemon.stopping", "the daemon stopped before the message was taken")
         else:
             self.finish()
 
     def _cut_off(self, code: str, reason: str) -> None:
         """Refuse the message that is arriving, and take no more."""
-        msgid = None if self._lease is None else read_msgid(self._lease.view[self._begin : self._end])
-        self._reject(ProtocolError(reason, msgid, fatal=True, code=code))
+        self._reject(ProtocolError(reason, read_msgid(self._incoming.unread), fatal=True, code=code))
 
     def finish(self) -> None:
         """Take no more requests; close once those in flight are answered."""
@@ -423,7 +393,7 @@ class Connection:
             return
         self._finishing = True
         self._arriving = 0.0
-        self._drop_buffer()
+        self._incoming.drop()
         if self.idle:
             self.close()
         else:
@@ -438,10 +408,4 @@ class Connection:
         with suppress(OSError):
             self.sock.close()
         self._outgoing.drop()
-        self._drop_buffer()
-
-    def _drop_buffer(self) -> None:
-        if self._lease is not None:
-            self._lease.release()
-            self._lease = None
-            self._begin = self._end = 0
+        self._incoming.drop()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import trio
 
-from openk_daemon.connection import CHUNK
+from openk_daemon.incoming import CHUNK
 from openk_memory.pool import DEFAULT_CAPACITY
 from tests.recovery.hsm.outages import OUTAGES, SECONDS, endure
 from tests.support.load import Book, Refused, check, furnish
