@@ -24,6 +24,7 @@ from pathlib import Path
 from openk_hsm.pin import PinSource
 from openk_hsm.pkcs11.backend import Pkcs11Backend
 from openk_hsm.reach import Named, reach_of
+from openk_hsm.roots import ROOT
 from openk_hsm.seam import *
 from openk_hsm.uri import parse_uri
 from openk_memory.hardening import *
