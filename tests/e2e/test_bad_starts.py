@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.child import DROP, check_child
-from tests.support.daemon import copy_template, make_template, running_daemon, start_daemon
+from tests.support.daemon import copy_template, make_template, running_daemon, start_daemon, with_backups
 from tests.support.tokens import MODULE
 
 MISCONFIGURED = 78
@@ -99,6 +99,15 @@ def test_state_that_others_can_write(dev_folder: Path) -> None:
     assert "chmod go-w" in refused_start(dev_folder)
     (dev_folder / "state").chmod(0o700)
     still_there(dev_folder)
+
+
+def test_a_folder_of_backups_that_is_not_fit(dev_folder: Path) -> None:
+    """It could be reached no more later: the daemon is confined then."""
+    backups = with_backups(dev_folder) / "backups"
+    backups.chmod(0o770)
+    assert f"backup.folder: others can write the backup folder {backups}" in refused_start(dev_folder)
+    backups.rmdir()
+    assert f"backup.folder: the backup folder {backups} does not exist" in refused_start(dev_folder)
 
 
 def test_state_from_another_hsm(dev_folder: Path, tmp_path: Path) -> None:

@@ -144,6 +144,9 @@ def test_a_whole_file(tmp_path: Path) -> None:
         (f"{HSM}braker_seconds = 3", "3: hsm.main.braker_seconds: is not a key of openkd: did you mean hsm.main.breaker_seconds?"),
         # rules between keys
         (f"{HSM}[hsm.b]\nsockets = ['/run/openk-hsm/main.sock']", "4: hsm.b.sockets: /run/openk-hsm/main.sock is also hsm.main.sockets"),
+        (f"{HSM}[backup]\nfolder = '/var/lib/openk'", "4: backup.folder: /var/lib/openk is where the state itself is: name a folder of its own, on another disk"),
+        (f"{HSM}[backup]\nfolder = '/var/lib/openk/audit/x'", "4: backup.folder: /var/lib/openk/audit/x is where the state itself is: name a folder of its own, on another disk"),
+        (f"{HSM}[backup]\nevery_seconds = 60\nwarn_seconds = 59", "5: backup.warn_seconds: must not be less than backup.every_seconds: each backup would be old before the next"),
         (f"{HSM}[metrics]\nsocket = '/run/openk/openkd.sock'", "4: metrics.socket: /run/openk/openkd.sock is also socket.path"),
         (f"{HSM}[socket]\npath = '/{'x' * 107}'", "4: socket.path: /xxx"),
         (f"{HSM}[limits]\nmessage_bytes = 8388608", "4: limits.message_bytes: must not exceed limits.locked_memory_per_uid_bytes"),

@@ -16,6 +16,9 @@ administrators = ["root"]
 
 [hsm.main]
 sockets = ["/run/openk-hsm/main.sock"]
+
+[backup]
+folder = "/var/lib/backups/openk"
 """
 SOFTHSM = "directories.tokendir = /var/lib/openk-hsm/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"
 # Run as openk-hsm before the first start, as docs/operations.md tells an operator to do.
@@ -42,6 +45,7 @@ def files() -> dict[str, str]:
         "/run/systemd/system/openkd.service.d/test.conf": path_drop_in({
             "ExecStart": f'"{BIN}/openkd" --config /etc/openk/openkd.toml',
         }),
+        "/run/systemd/system/openkd.service.d/backup.conf": "[Service]\nReadWritePaths=/var/lib/backups/openk\n",
         "/run/systemd/system/openk-hsm@.service.d/test.conf": path_drop_in({
             "ExecStart": f'"{BIN}/openk-hsm" serve --uri ${{OPENK_HSM_URI}} --socket /run/openk-hsm/%i.sock --pin-credential pin',
         }),
@@ -64,6 +68,8 @@ COMMANDS = (
     ("systemd-tmpfiles", "--create", "/run/tmpfiles.d/openk.conf"),
     ("chgrp", "-R", "openkd", "/etc/openk/policies"),
     ("install", "-d", "-o", "openk-hsm", "-g", "openk-hsm", "-m", "700", "/var/lib/openk-hsm", "/var/lib/openk-hsm/tokens"),
+    ("install", "-d", "-m", "755", "/var/lib/backups"),
+    ("install", "-d", "-o", "openkd", "-g", "openkd", "-m", "700", "/var/lib/backups/openk"),
     ("chown", "openk-hsm", "/run/openk-test-pin"),
     ("chmod", "400", "/run/openk-test-pin"),
     ("mkdir", "-p", "/var/lib/systemd"),
@@ -110,6 +116,16 @@ def test_a_client_works_with_a_key(host: Host) -> None:
     openk(host, "key", "encrypt", "shop/card", "--in", "/run/card", "--out", "/run/card.sealed")
     openk(host, "key", "decrypt", "shop/card", "--in", "/run/card.sealed", "--out", "/run/card.opened")
     assert host.run("cat", "/run/card.opened") == "4111"
+
+
+def test_a_backup_is_made_where_the_drop_in_says_and_verified_by_root(host: Host) -> None:
+    name = json.loads(openk(host, "backup", "create", "--json"))["backup"]
+    assert host.run("stat", "-c", "%U %G %a", f"/var/lib/backups/openk/{name}/store.db").split() == ["openkd", "openkd", "600"]
+    assert "verified" in host.run("openkd", "--verify-backup", f"/var/lib/backups/openk/{name}")
+    refused = host.run(
+        "openkd", "--config", "/etc/openk/openkd.toml", "--restore", f"/var/lib/backups/openk/{name}", "--replace", check=False
+    )
+    assert "another openkd" in refused
 
 
 def test_only_members_of_the_group_may_connect(host: Host) -> None:
