@@ -405,8 +405,26 @@ def test_uses_of_vault_keys_are_counted_and_blocked() -> None:
     assert (tally.reserved, tally.left) == (3 * BLOCK, BLOCK - 3)
     last = custody.again()
     last.hierarchy.sealing = type(sealing)(last.lane, last.hierarchy.nonces, last.store, 3 * BLOCK)
+    tally = run(last.hierarchy.vault("v")).sealer.tally
+    for _ in range(2):
+        with pytest.raises(Refusal) as refusal:
+            last.call("key.create", key="v/k", algorithm="ed25519")
+        assert refusal.value.code.name == "key.exhausted"
+        assert refusal.value.details == {"limit": 3 * BLOCK}
+        assert tally.left == 0  # what was refused has used nothing
+
+
+def test_the_last_uses_of_a_vault_key_are_its_own() -> None:
+    """Its limit is reached exactly: a key's two records and the count's own are the last three."""
+    custody = Custody()
+    custody.call("vault.create", vault="v")
+    last = custody.again()
+    last.hierarchy.sealing = type(last.hierarchy.sealing)(last.lane, last.hierarchy.nonces, last.store, BLOCK + 3)
+    last.call("key.create", key="v/k", algorithm="ed25519")
+    tally = run(last.hierarchy.vault("v")).sealer.tally
+    assert (tally.reserved, tally.left) == (BLOCK + 3, 0)
     with pytest.raises(Refusal) as refusal:
-        last.call("key.create", key="v/k", algorithm="ed25519")
+        last.call("secret.put", secret="v/s", value=b"x")
     assert refusal.value.code.name == "key.exhausted"
 
 
