@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -100,11 +100,12 @@ class Renewal:
         self._place: Place | None = None  # how far it has come; None: it has seen all
         self._due_at = 0.0  # of the next one
         self._rests_until = 0.0
-        self._waiting: list[Found] = []  # to be rotated
+        self._waiting: deque[Found] = deque()  # to be rotated: what one look found, at most
         self._trouble = ""  # the code of what keeps rotations waiting, as it was told
         self._met = ""  # of this round
         self._counting: Counter[str] = Counter()  # keys of this round that are due and stay so, by rule
-        self._told: dict[str, int] = {}  # by key: the version that was told of as due
+        self._told: dict[str, int] = {}  # by key: the version that was told of
+        self._still: set[str] = set()  # those of them that this round found again
         self.overdue: Mapping[str, int] = {}
         """Keys that are due, by rule, as of the last round."""
         self.rotated: Counter[str] = Counter()
@@ -209,12 +210,13 @@ class Renewal:
 
     def _tell_once(self, found: Found) -> bool:
         """Whether that version of that key is to be told of now."""
-        if self._told.get(found.name) == found.version:
+        name = found.name
+        before = self._told.get(name)
+        if before is None and len(self._told) >= TOLD_MOST:
             return False
-        if found.name not in self._told and len(self._told) >= TOLD_MOST:
-            return False
-        self._told[found.name] = found.version
-        return True
+        self._told[name] = found.version
+        self._still.add(name)
+        return before != found.version
 
     def _finish_round(self) -> None:
         if self._began is None:  # ended by other rules
@@ -224,12 +226,14 @@ class Renewal:
         if self._trouble and not self._met:
             self._log.info("rotation.resumed", was=self._trouble)
         self._trouble = self._met
+        self._told = {name: version for name, version in self._told.items() if name in self._still}
         self._end_round()
 
     def _end_round(self) -> None:
         self._began, self._place, self._met = None, None, ""
         self._waiting.clear()
         self._counting.clear()
+        self._still.clear()
 
     # --- rotating ---
 
@@ -241,9 +245,9 @@ class Renewal:
             return
         done: Counter[str] = Counter()
         try:
-            while self._waiting and not self._bucket.wait(1, self._clock()):
+            while self._waiting and not self._bars.sealed() and not self._bucket.wait(1, self._clock()):
                 self._bucket.tokens -= 1
-                found = self._waiting.pop(0)
+                found = self._waiting.popleft()
                 if await self._rotate(found):
                     done[found.due.rule] += 1
         finally:

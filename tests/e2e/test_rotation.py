@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import openk
 import openk_tools.audit_verify as verifier
-from tests.support.daemon import running_daemon
+from tests.support.daemon import RunningDaemon, copy_template, running_daemon
 
 RULES = """
 [rotation.often]
@@ -27,19 +30,23 @@ rotation_seconds = 1
 """
 
 
-def configured(folder: Path, text: str) -> Path:
-    (folder / "conf.d").mkdir()
-    (folder / "conf.d" / "10-rotation.toml").write_text(text, "utf-8")
-    return folder
-
-
 def entries(client: openk.Client) -> list[dict[str, object]]:
     return [json.loads(entry.entry) for entry in client.audit.tail(limit=500)]
 
 
-def test_a_key_that_was_used_often_enough_gets_another_version(dev_folder: Path) -> None:
-    with running_daemon(configured(dev_folder, RULES)) as daemon, daemon.client() as client:
-        client.vault.create("v")
+@pytest.fixture(scope="module")
+def daemon(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
+    folder = copy_template(template, tmp_path_factory.mktemp("rotation") / "dev")
+    (folder / "conf.d").mkdir()
+    (folder / "conf.d" / "10-rotation.toml").write_text(RULES, "utf-8")
+    with running_daemon(folder) as running:
+        with running.client() as client:
+            client.vault.create("v")
+        yield running
+
+
+def test_a_key_that_was_used_often_enough_gets_another_version(daemon: RunningDaemon) -> None:
+    with daemon.client() as client:
         client.key.create("v/release", "p-256")
         client.key.create("v/cards-eu", "aes-256-gcm")
         old = [client.key.encrypt("v/cards-eu", b"4111").ciphertext for _ in range(3)]
@@ -65,17 +72,13 @@ def test_a_key_that_was_used_often_enough_gets_another_version(dev_folder: Path)
         assert (release.rule, release.action) == ("releases", "tell")
         assert release.at is not None
         assert client.system.health().components["rotation"]["state"] == "ok"
-        public = verifier.read_public_key(client.audit.head().verifier_key)
-    report = verifier.verify_folder(str(dev_folder / "state" / "audit"), public)
-    assert report.head.size > 0
-    with running_daemon(dev_folder) as daemon, daemon.client() as client:
-        assert client.key.describe("v/cards-eu").version == 2, "the count is exact after a clean stop: it is not due"
-        assert bytes(client.key.decrypt("v/cards-eu", old[0]).plaintext) == b"4111"
+        head = client.audit.head()  # signed up to here
+    report = verifier.verify_folder(str(daemon.folder / "state" / "audit"), verifier.read_public_key(head.verifier_key))
+    assert report.head.size >= head.signed_size > 0
 
 
-def test_a_key_that_is_due_is_told_of_until_somebody_rotates_it(dev_folder: Path) -> None:
-    with running_daemon(configured(dev_folder, RULES)) as daemon, daemon.client() as client:
-        client.vault.create("v")
+def test_a_key_that_is_due_is_told_of_until_somebody_rotates_it(daemon: RunningDaemon) -> None:
+    with daemon.client() as client:
         client.key.create("v/told", "aes-256-gcm")
         for _ in range(2):
             client.key.encrypt("v/told", b"x")
@@ -91,5 +94,5 @@ def test_a_key_that_is_due_is_told_of_until_somebody_rotates_it(dev_folder: Path
         assert client.system.health().status == "ok"
         shown = {setting.key: setting for setting in client.system.config()}
         assert shown["rotation.much.after_uses"].value == 2
-        assert shown["rotation.much.after_uses"].origin == f"{dev_folder}/conf.d/10-rotation.toml:10"
+        assert shown["rotation.much.after_uses"].origin == f"{daemon.folder}/conf.d/10-rotation.toml:10"
         assert shown["rotation.much.after_uses"].live

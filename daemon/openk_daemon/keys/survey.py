@@ -37,8 +37,8 @@ from openk_hsm.errors import HsmError
 from openk_hsm.pending import Pending
 from openk_hsm.roots import FIRST_FREE_SLOT
 
-PAGE: Final = 100
-"""Keys whose records are opened beside each other."""
+PAGE: Final = 25
+"""Keys whose records are read and opened beside each other: between two pages clients are served."""
 
 
 @dataclass(frozen=True, slots=True)

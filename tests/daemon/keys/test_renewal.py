@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openk_daemon.audit.seam import AuditUnavailable
+from openk_daemon.call import Outcome
 from openk_daemon.keys.parameters import Parameters
+from openk_daemon.keys.state import KeyState
 from openk_daemon.observe.health import Health, State
 from openk_daemon.observe.metrics import Metrics
 from openk_daemon.renewal import PAUSE, TOLD_MOST, Bars, Pace, Renewal
@@ -23,7 +25,7 @@ from openk_daemon.store.seam import Conflict, Full, StoreError
 from openk_daemon.watch.events import Events
 from openk_hsm.errors import Unavailable
 from openk_hsm.inline import InlineLane
-from openk_hsm.pending import settle
+from openk_hsm.pending import Flow, settle
 from openk_hsm.seam import Algorithm
 from openk_hsm.software import SoftwareBackend
 from tests.daemon.serving.kit import HeldLedger
@@ -220,6 +222,25 @@ async def test_a_sealed_daemon_rotates_nothing(bench: Bench) -> None:
     assert bench.version("payments/card") == 2
 
 
+async def test_a_daemon_that_is_sealed_in_the_middle_stops_there(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.create("payments/a", "payments/b", "payments/c")
+    bench.custody.clock.pass_(SECONDS)
+    renew = bench.custody.keys.renew
+
+    def and_seal(name: str, wanted: Callable[[KeyState], bool]) -> Flow[Outcome | None]:
+        bench.sealed = True
+        return renew(name, wanted)
+
+    monkeypatch.setattr(bench.custody.keys, "renew", and_seal)
+    await bench.steps(5)
+    assert bench.renewal.rotated.total() == 1
+    monkeypatch.undo()
+    bench.sealed = False
+    await bench.steps(5)
+    assert {bench.version(f"payments/{name}") for name in "abc"} == {2}
+    assert bench.reading('rotations_failed_total{rule="quarterly"}') == 0
+
+
 async def test_while_the_clock_is_unsteady_nothing_is_rotated(bench: Bench) -> None:
     """Somebody set it forward by a quarter, and sets it back."""
     bench.create("payments/card")
@@ -346,9 +367,12 @@ async def test_what_is_remembered_as_told_is_bounded(bench: Bench) -> None:
     bench.renewal._told.update({f"v/{number}": 1 for number in range(TOLD_MOST)})
     bench.create("build/release", algorithm="ed25519")
     bench.custody.clock.pass_(SECONDS)
-    await bench.steps(20)
-    assert len(bench.renewal._told) == TOLD_MOST
+    await bench.steps(2)
     assert bench.renewal.overdue_total == 1, "it is counted all the same"
+    bench.logged.none("key.due")
+    await bench.steps(20)
+    assert bench.renewal._told == {"build/release": 1}, "of the others none is due any more"
+    assert bench.logged.one("key.due", key="build/release")
 
 
 STEPS = st.lists(
