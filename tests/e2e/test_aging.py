@@ -1,8 +1,9 @@
-"""Rules of rotation, as an operator and a client meet them: the real daemon on SoftHSM2."""
+"""What grows old, as operators and clients meet it: rules of rotation, and of retention. The real daemon on SoftHSM2."""
 
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ algorithms = ["p-256"]
 [rotation.much]
 after_uses = 2
 keys = ["v/told"]
+[retention]
+secret_versions = 2
 [alerts]
 clear_seconds = 0
 [tuning]
@@ -96,3 +99,25 @@ def test_a_key_that_is_due_is_told_of_until_somebody_rotates_it(daemon: RunningD
         assert shown["rotation.much.after_uses"].value == 2
         assert shown["rotation.much.after_uses"].origin == f"{daemon.folder}/conf.d/10-rotation.toml:10"
         assert shown["rotation.much.after_uses"].live
+
+
+def test_only_so_many_versions_of_a_secret_stay(daemon: RunningDaemon) -> None:
+    with daemon.client() as client:
+        for number in range(1, 5):
+            client.secret.put("v/password", f"value {number}".encode())
+        kept = client.secret.get("v/password", version=3).value
+        assert kept is not None
+        assert bytes(kept) == b"value 3"
+        with pytest.raises(openk.Error) as refused:
+            client.secret.get("v/password", version=2)
+        assert refused.value.code == "secret.version_unknown"
+        puts = [entry for entry in entries(client) if entry.get("secret") == "v/password" and entry["method"] == "secret.put"]
+        gone = [[write["version"] for write in entry["writes"] if write["sha256"] is None] for entry in puts]  # type: ignore[attr-defined]
+        assert [len(versions) for versions in gone] == [0, 0, 1, 1], "each put tells what went with it"
+        rules = daemon.folder / "conf.d" / "20-more.toml"
+        rules.write_text("[retention]\nsecret_versions = 0\nchanges = 2000\n", "utf-8")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("config.changed", times=2)
+        for _ in range(3):
+            client.secret.put("v/password", b"x")
+        assert client.secret.get("v/password", version=3).value is not None, "a reload lets all of them stay"
