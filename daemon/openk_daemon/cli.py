@@ -22,7 +22,12 @@ _WORKERS_MOST: Final = 16
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 after a stop, 78, or 75 when what was missing (an HSM) may be there later; 1 for a backup that is
     damaged."""
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.verify_backup is not None and parsed.restore is not None:
+        parser.error("--restore verifies the backup itself: leave --verify-backup out")
+    if parsed.replace and parsed.restore is None:
+        parser.error("--replace needs --restore")
     # Copied: the process forgets its environment when it confines itself, and a reload needs these few again.
     environment = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     try:

@@ -31,6 +31,12 @@ def openkd(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *OPENKD, *words], capture_output=True, text=True, timeout=60, check=False)
 
 
+def test_options_that_do_not_fit_together() -> None:
+    assert "--replace needs --restore" in openkd("--dev", "/nowhere", "--replace").stderr
+    assert openkd("--verify-backup", "/nowhere").returncode == 1
+    assert "leave --verify-backup out" in openkd("--verify-backup", "/nowhere", "--restore", "/nowhere").stderr
+
+
 def test_made_listed_verified_restored_and_served_from(template: Path, folder: Path, tmp_path: Path) -> None:
     with running_daemon(folder) as daemon:
         daemon.wait_for("backup.made ")  # none was there: one is due at once

@@ -35,6 +35,8 @@ SIGNING: Final = 30.0
 """Seconds that the HSM gets to sign a new head; then the backup takes the last one."""
 WAITERS: Final = 64
 """Who waits for one, at most; the next is answered at once."""
+STALLED: Final = 30.0
+"""Seconds without getting further after which that is told of: a piece takes milliseconds."""
 ENDING: Final = 1.0
 """Seconds that the thread gets at a stop: a piece takes milliseconds where the disk answers."""
 
@@ -165,6 +167,9 @@ class Keeper:
     def finding(self) -> Finding:
         age = self.age()
         newest = "there is none" if self._newest() is None else f"the newest is {_span(age)} old"
+        waited = time.monotonic() - self._course.moved if self._running else 0.0
+        if waited > STALLED:
+            return Finding(State.DEGRADED, f"the disk of the backups has not answered for {_span(waited)}; {newest}")
         if self._ended is not None and self._ended.failed is not None:
             failed = self._ended.failed
             return Finding(State.DEGRADED, f"the last backup failed ({failed.reason}: {failed.text}); {newest}")

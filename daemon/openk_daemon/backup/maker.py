@@ -28,6 +28,8 @@ from openk_daemon.store.seam import Damaged, Foreign, Full, StoreError
 NAME: Final = "backup folder"
 REST: Final = 0.002
 """Seconds between two pieces of 1 MiB, or two slices of entries: the disk and the interpreter are the clients'."""
+GATHERED: Final = 64 << 20
+"""Bytes of commits that may gather while the store is copied to a slow disk, although their own disk gets full."""
 _MARGIN: Final = 1 << 20
 """Bytes besides the copy of the store."""
 
@@ -41,9 +43,12 @@ class Course:
         self.share = 0.0
         """Of the copying."""
         self.stopping = False
+        self.moved = time.monotonic()
+        """When it last got further."""
 
     def go_on(self) -> None:
         """Between two pieces. Raises BackupFailed when openkd stops."""
+        self.moved = time.monotonic()
         if self.stopping:
             raise BackupFailed(Reason.STOPPED, "openkd stops")
         time.sleep(REST)
@@ -110,6 +115,7 @@ class Maker:
         def piece(done: int, whole: int) -> None:
             course.share = done / max(1, whole)
             self._look_for_room(_MARGIN, reserve)
+            self._look_at_state(order.reserve)
             course.go_on()
 
         made = self._another_second(order, course)
@@ -149,12 +155,24 @@ class Maker:
         OSError."""
         return os.stat(self.shelf.folder).st_dev == os.stat(self._state).st_dev
 
+    def _look_at_state(self, reserve: int) -> None:
+        """What is committed during the copying takes room where the state is until it ends. Better no backup than no
+        service."""
+        if self._original.gathered() > GATHERED and _free(self._state) < 2 * reserve:
+            text = "the disk of the state gets full with what is committed meanwhile: the folder's disk is too slow"
+            raise BackupFailed(Reason.SPACE, text)
+
     def _look_for_room(self, needed: int, reserve: int) -> None:
-        found = os.statvfs(self.shelf.folder)
-        free = found.f_bavail * found.f_frsize
+        free = _free(self.shelf.folder)
         if free < needed + reserve:
             held = f", and audit.reserve_bytes ({reserve}) stay free on the disk of the state" if reserve else ""
             raise BackupFailed(Reason.SPACE, f"{free} bytes are free, {needed} are needed{held}")
+
+
+def _free(folder: Path) -> int:
+    """Bytes."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 def _judge(error: StoreError | OSError | BackupDamaged) -> BackupFailed:

@@ -41,6 +41,10 @@ class Original(Protocol):
         """About how large a copy is. Raises OSError."""
         ...
 
+    def gathered(self) -> int:
+        """Bytes that wait to be moved into its file, and cannot be while it is copied. Raises OSError."""
+        ...
+
     def copy(self, into: str, piece: Callable[[int, int], None]) -> str:
         """Copy what is committed now into the folder `into`, durable, as one file: its name. `piece` is called after
         each piece with the bytes that are copied and those of all; what it raises ends this. Raises StoreError,

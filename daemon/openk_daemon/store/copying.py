@@ -80,6 +80,13 @@ class SqliteOriginal:
         """About how large a copy is."""
         return os.stat(self._path).st_size
 
+    def gathered(self) -> int:
+        """Bytes of the write-ahead log."""
+        try:
+            return os.stat(f"{self._path}-wal").st_size
+        except FileNotFoundError:
+            return 0
+
     def copy(self, into: str, piece: Piece) -> str:
         """Copy what is committed now into the folder `into`, durable; the name of the file. `piece` is called with the
         bytes that are copied and those of all after each piece; what it raises ends the copying. Raises StoreError."""

@@ -215,6 +215,22 @@ async def test_overdue(tmp_path: Path, logged: Captured) -> None:
         kept.maker.hold = False
 
 
+async def test_a_disk_that_does_not_answer_is_told_of_while_it_does_not(
+    tmp_path: Path, logged: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with keeping(tmp_path, logged) as kept:
+        await until(kept, 1)
+        kept.maker.hold = True
+        kept.keeper.create(0)
+        await holds(lambda: kept.keeper._running)
+        assert kept.keeper.finding().state is State.OK
+        monkeypatch.setattr(keeper_module, "STALLED", -1.0)
+        finding = kept.keeper.finding()
+        assert finding.state is State.DEGRADED
+        assert finding.reason.startswith("the disk of the backups has not answered for 0 s; the newest is ")
+        kept.maker.hold = False
+
+
 async def test_without_a_signed_head_there_is_none(tmp_path: Path, logged: Captured) -> None:
     async with keeping(tmp_path, logged) as kept:
         await until(kept, 1)

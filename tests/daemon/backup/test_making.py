@@ -14,7 +14,7 @@ import trio
 
 from openk_daemon.backup import maker as maker_module
 from openk_daemon.backup import shelf as shelf_module
-from openk_daemon.backup.maker import Course
+from openk_daemon.backup.maker import Course, Maker
 from openk_daemon.backup.seam import BackupDamaged, BackupFailed, Reason
 from openk_daemon.backup.verification import verify
 from openk_daemon.store.copying import SqliteOriginal
@@ -213,6 +213,22 @@ async def test_room_is_looked_for_before_and_the_reserve_is_the_logs(tmp_path: P
     assert failed.value.reason is Reason.SPACE
     assert "audit.reserve_bytes" in failed.value.text
     assert os.listdir(tmp_path / "backups") == ["lock"]
+
+
+async def test_a_slow_disk_does_not_fill_that_of_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is copied commits gather in the write-ahead log; before that costs the log its reserve it is given up."""
+    head = await fill(tmp_path / "state")
+    found = os.statvfs(tmp_path)
+    free = found.f_bavail * found.f_frsize
+    monkeypatch.setattr(Maker, "same_disk", lambda _maker: False)
+    async with open_store(str(tmp_path / "state")) as store:
+        await answer(store.commit(Unit([Write("key", b"large", 0, bytes(3 << 20))])))
+        await trio.to_thread.run_sync(lambda: maker(tmp_path).make(order(head, reserve=free), Course()))
+        monkeypatch.setattr(maker_module, "GATHERED", 1 << 20)
+        with pytest.raises(BackupFailed) as failed:
+            await trio.to_thread.run_sync(lambda: maker(tmp_path).make(order(head, reserve=free), Course()))
+    assert failed.value.reason is Reason.SPACE
+    assert "too slow" in failed.value.text
 
 
 async def test_what_was_left_by_an_interrupted_one_is_cleared(tmp_path: Path) -> None:
