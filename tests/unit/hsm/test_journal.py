@@ -53,7 +53,10 @@ def test_a_reader_that_stalls_does_not_stall_the_worker() -> None:
         [sys.executable, "-c", _TELLING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=writer, text=True
     )
     os.close(writer)
-    said, _ = process.communicate("2000\n", timeout=30)  # several times what a pipe holds
+    try:
+        said, _ = process.communicate("2000\n", timeout=30)  # several times what a pipe holds
+    finally:
+        process.kill()
     assert said == "done\n"
     with os.fdopen(reader, "rb") as stream:
         lines = [json.loads(line) for line in stream.read().splitlines()]
