@@ -39,7 +39,8 @@ def files() -> dict[str, str]:
     prepared |= {
         "/etc/openk/openkd.toml": CONFIG,
         "/etc/openk/softhsm2.conf": SOFTHSM,
-        "/etc/openk/hsm/main.conf": f'OPENK_HSM_URI="{URI}"\nSOFTHSM2_CONF=/etc/openk/softhsm2.conf\n',
+        "/etc/openk/hsm/main.conf": f'OPENK_HSM_URI="{URI}"\nSOFTHSM2_CONF=/etc/openk/softhsm2.conf\n'
+        'OPENK_HSM_OPTIONS="--slow-seconds 2 --on-tracer seal"\n',
         "/run/openk-test-pin": PIN,
         "/run/openk-test-init": INITIALISE,
         "/run/systemd/system/openkd.service.d/test.conf": path_drop_in({
@@ -47,7 +48,7 @@ def files() -> dict[str, str]:
         }),
         "/run/systemd/system/openkd.service.d/backup.conf": "[Service]\nReadWritePaths=/var/lib/backups/openk\n",
         "/run/systemd/system/openk-hsm@.service.d/test.conf": path_drop_in({
-            "ExecStart": f'"{BIN}/openk-hsm" serve --uri ${{OPENK_HSM_URI}} --socket /run/openk-hsm/%i.sock --pin-credential pin',
+            "ExecStart": f'"{BIN}/openk-hsm" serve --uri ${{OPENK_HSM_URI}} --socket /run/openk-hsm/%i.sock --pin-credential pin $OPENK_HSM_OPTIONS',
         }),
         "/run/systemd/system/openk-alerts.service.d/test.conf": path_drop_in({
             "ExecStart": f'"{BIN}/openk" --socket {SOCKET} alerts --follow --hook /usr/bin/cat',
@@ -106,6 +107,14 @@ def test_the_units_grant_all_that_is_wanted(host: Host) -> None:
     assert "openkd ready" in said
     for event in ("hardening.missing", "memory.kind", "memory.limit", "user.root"):
         assert event not in said
+
+
+def test_options_of_a_worker_come_from_its_file(host: Host) -> None:
+    worker = host.show("openk-hsm@main.service", "MainPID")
+    words = host.run("cat", f"/proc/{worker}/cmdline").split("\0")
+    assert words[words.index("--pin-credential") + 2 :] == ["--slow-seconds", "2", "--on-tracer", "seal", ""]
+    said = host.run("journalctl", "--output=cat", "--boot")
+    assert "OPENK_HSM_OPTIONS" not in said
 
 
 def test_a_client_works_with_a_key(host: Host) -> None:
