@@ -30,6 +30,8 @@ MODULES: Final = {
     "receipt": "audit",
     "log-entry": "audit",
     "log-folder": "audit",
+    "backup-manifest": "backup",
+    "backup-store": "backup",
     "uri": "hsm",
     "frames": "hsm",
     "link": "hsm",

@@ -279,7 +279,7 @@ _TABLE: Final = (
            result=(_out("backups", "Each: backup, made (RFC 3339), entries, signed, bytes; the oldest first.", Kind.LIST),
                    _out("next", "RFC 3339: when the next is due.", Kind.TEXT),
                    _out("running", "run, step (waiting, copying, verifying), percent (of the copying); nil while none is made.", Kind.MAP, required=False),
-                   _out("last", "Of the last since the start: run, ended (RFC 3339), backup (nil: it failed), reason (folder, busy, space, damaged, unsigned, disk, stopped), text.",
+                   _out("last", "Of the last since the start: run, ended (RFC 3339), backup (nil: it failed), reason (folder, busy, space, damaged, unsigned, disk, stopped, internal), text.",
                         Kind.MAP, required=False))),
     Method("audit.head", "The signed checkpoint of the audit log (C2SP tlog-checkpoint).", "System", None,
            result=(_out("checkpoint", "The text.", Kind.TEXT), _out("signed_size", "Entries under the signature.", Kind.INTEGER),

@@ -247,7 +247,7 @@ class Keeper:
         made = self.made_total
         try:
             found = await trio.to_thread.run_sync(self._maker.shelf.list, abandon_on_cancel=True, limiter=self._looking)
-        except (OSError, RuntimeError) as error:  # no thread can be had
+        except Exception as error:  # noqa: BLE001 - likewise: whoever only looks on must not end the daemon
             self._log.warning("backup.unseen", error)
         else:
             if made == self.made_total:  # else what one that was made meanwhile saw is newer
@@ -310,8 +310,10 @@ class Keeper:
 
         try:
             return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
-        except RuntimeError as error:
-            raise BackupFailed(Reason.DISK, "no thread can be had") from error
+        except BackupFailed:
+            raise
+        except Exception as error:  # a backup that fails, however it does, must not end the daemon
+            raise BackupFailed(Reason.INTERNAL, "a mistake in openk, or no thread can be had: see the log") from error
         finally:
             course.stopping = True
             with trio.CancelScope(shield=True), trio.move_on_after(ENDING):

@@ -61,7 +61,7 @@ def decode(content: bytes) -> Manifest:
         raise BackupDamaged(f"{FILE} is too long")
     try:
         manifest = msgspec.json.decode(content, type=Manifest, strict=True)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BackupDamaged(f"{FILE} is not what openk writes: {error}") from error
     if manifest.format != FORMAT:
         raise BackupDamaged(

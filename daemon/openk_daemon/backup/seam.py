@@ -66,6 +66,7 @@ class Reason(StrEnum):
     UNSIGNED = "unsigned"  # the HSM has signed no head yet
     DISK = "disk"
     STOPPED = "stopped"  # openkd stops
+    INTERNAL = "internal"  # a mistake in openk: the log has it whole
 
 
 class BackupFailed(Exception):

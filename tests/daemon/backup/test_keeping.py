@@ -251,6 +251,21 @@ async def test_a_log_that_cannot_be_written_takes_nothing_from_a_backup(tmp_path
         logged.one("backup.unrecorded", level="error")
 
 
+async def test_a_mistake_in_openk_fails_the_backup_and_nothing_else(
+    tmp_path: Path, logged: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with keeping(tmp_path, logged) as kept:
+        await until(kept, 1)
+        monkeypatch.setattr(kept.maker.shelf, "list", lambda: 1 / 0)
+        await kept.keeper._look()
+        logged.one("backup.unseen", level="warning")
+        status = await kept.create()
+        assert status.ended is not None
+        assert status.ended.failed is not None
+        assert status.ended.failed.reason is Reason.INTERNAL
+        assert "ZeroDivisionError" in str(logged.one("backup.failed", level="error"))
+
+
 async def test_a_stop_ends_the_thread(tmp_path: Path, logged: Captured) -> None:
     async with keeping(tmp_path, logged) as kept:
         await until(kept, 1)

@@ -157,6 +157,12 @@ def test_whatever_else_lies_there_is_refused(content: bytes) -> None:
         manifest.decode(content)
 
 
+def test_what_is_no_text_is_refused() -> None:
+    """Found by fuzzing: it came out as UnicodeDecodeError, and would have ended the daemon that lists its backups."""
+    with pytest.raises(BackupDamaged):
+        manifest.decode(b'{"format": 1, "openk": "\xeb"}')
+
+
 @given(MANIFESTS, st.sampled_from(Manifest.__struct_fields__), JSON)
 def test_a_field_that_is_another_is_refused_or_read(found: Manifest, name: str, value: object) -> None:
     told = msgspec.to_builtins(found) | {name: value}
