@@ -56,15 +56,20 @@ class Gathered:
             key = (*at, name)
             line = next((lines[key[:end]] for end in range(len(key), 0, -1) if key[:end] in lines), None)
             where = f"{place}:{line}" if line else place
-            if isinstance(value, dict) and isinstance(target.get(name, {}), dict):
-                target.setdefault(name, {})
-                self.places.setdefault(key, where)
-                self.add(cast("dict[str, object]", value), place, lines, key)
+            if not isinstance(value, dict):
+                self._forget(key)
+                self.places[key] = where
+                target[name] = value
                 continue
-            for known in [known for known in self.places if known[: len(key)] == key]:
-                del self.places[known]
-            self.places[key] = where
-            target[name] = value
+            if not isinstance(target.get(name), dict):
+                self._forget(key)
+                target[name] = {}
+            self.places.setdefault(key, where)
+            self.add(cast("dict[str, object]", value), place, lines, key)
+
+    def _forget(self, key: Key) -> None:
+        for known in [known for known in self.places if known[: len(key)] == key]:
+            del self.places[known]
 
     def _table(self, at: Key) -> dict[str, object]:
         table = self.values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -175,6 +175,7 @@ documents = st.recursive(
 
 
 @given(st.lists(st.dictionaries(names, documents, max_size=3), max_size=4))
+@example([{"c": 0}, {"c": {"c": {"a": 0}}}, {"c": {"c": {}}}])  # a table in the place of a value
 def test_laying_documents_over_each_other(layers: list[dict[str, object]]) -> None:
     """Every value is the last one's that set it, and every value has the place of that one."""
     found = Gathered()
