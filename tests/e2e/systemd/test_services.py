@@ -212,9 +212,12 @@ def test_a_hook_is_run_for_an_alert(host: Host) -> None:
     host.run("sh", "-c", "printf '[health]\\ndisk_free_share = 1.0\\n[alerts]\\nclear_seconds = 0\\n[alerts.disk_low]\\nfor_seconds = 0\\n' > /etc/openk/conf.d/disk.toml")
     host.run("systemctl", "reload", "openkd.service")
 
+    command = host.show("openk-alerts.service", "MainPID")
+
     def told(state: str) -> list[dict[str, str]]:
+        """By the hook: a process of its own, whose name the journal does not know where it ended too soon."""
         entries = host.journal("-u", "openk-alerts.service")
-        return [entry for entry in entries if entry["_COMM"] == "cat" and f'"raised": {state}' in entry["MESSAGE"]]
+        return [entry for entry in entries if entry["_PID"] not in ("1", command) and f'"raised": {state}' in entry["MESSAGE"]]
 
     host.wait(lambda: bool(told("true")), 15, "the hook to be run")
     assert json.loads(told("true")[0]["MESSAGE"])["alert"] == "disk_low"
