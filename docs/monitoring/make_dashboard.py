@@ -108,6 +108,12 @@ ROWS: Final[dict[str, tuple[Shown, ...]]] = {
         Shown("Unsigned", "Audit entries that no checkpoint covers yet.", "short", {"{{instance}}": f"openk_audit_unsigned{{{WHERE}}}"}),
         Shown("Audit lag", "Since every entry was under a checkpoint.", "s", {"{{instance}}": f"openk_audit_lag_seconds{{{WHERE}}}"}),
     ),
+    "Upkeep": (
+        Shown("Newest backup", "Its age.", "s", {"{{instance}}": f"time() - openk_backup_timestamp_seconds{{{WHERE}}}"}, width=12),
+        Shown("Rotation", "Keys that are due, by rule, and those rotated in an hour.", "short", {
+            "due {{rule}}": f"openk_rotation_overdue{{{WHERE}}}", "rotated {{rule}}": f"increase(openk_rotations_total{{{WHERE}}}[1h])",
+        }, width=12),
+    ),
     "Process": (
         Shown("CPU", "Of one CPU.", "percentunit", {"{{instance}}": f'rate(process_cpu_seconds_total{{job="openk", {WHERE}}}[{RATE}])'}),
         Shown("Memory", "Resident, and locked in use.", "bytes", {
@@ -135,7 +141,7 @@ def make() -> str:
         Dashboard("openk")
         .uid("openk")
         .title("openk")
-        .description("openkd: requests, HSMs, store, audit, process. Made by docs/monitoring/make_dashboard.py.")
+        .description("openkd: requests, HSMs, store, audit, upkeep, process. Made by docs/monitoring/make_dashboard.py.")
         .tags(["openk", "hsm"])
         .refresh("30s")
         .time("now-3h", "now")

@@ -69,6 +69,7 @@ def scraped(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     dev, port, own = with_backups(copy_template(template, folder / "dev")), free_port(), free_port()
     (dev / "conf.d" / "metrics.toml").write_text(
         f'[metrics]\nlisten = "127.0.0.1:{port}"\n[health]\nprobe_seconds = 1\n'
+        "[rotation.yearly]\nafter_days = 365\n"
     )
     shutil.copy(SHIPPED / "openk.rules.yml", folder)
     config = (
