@@ -7,7 +7,6 @@ an administrator's strace, or an intruder who does not care.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
 from time import monotonic
 from typing import Final
@@ -15,10 +14,10 @@ from typing import Final
 from openk_hsm import journal
 from openk_hsm.errors import HsmError
 from openk_hsm.seal import Seal
-from openk_memory.hardening import tracer
+from openk_memory.tracers import Tracers
 
 PERIOD: Final = 0.1
-"""Seconds between two looks, of 50 microseconds: who attaches and leaves in between is not seen."""
+"""Seconds between two looks."""
 
 
 class Reaction(StrEnum):
@@ -34,17 +33,16 @@ class Traced(HsmError):
 class Watch:
     """`look` at every turn of a loop that turns at least once a `PERIOD`."""
 
-    def __init__(self, reaction: Reaction, seal: Seal, find: Callable[[], int] = tracer) -> None:
+    def __init__(self, reaction: Reaction, seal: Seal, tracers: Tracers) -> None:
         self._reaction = reaction
         self._seal = seal
-        self._find = find
+        self._tracers = tracers
         self._due = 0.0
-        self._known = 0
 
     def look_before_login(self) -> None:
         """Whoever traces it now would see the PIN, whether he has been told of before or not. Raises what `look`
         raises."""
-        self._known = 0
+        self._tracers.forget()
         self._due = 0.0
         self.look()
 
@@ -54,13 +52,16 @@ class Watch:
         if now < self._due:
             return
         self._due = now + PERIOD
-        found = self._find()
-        if found == self._known:
-            return
-        self._known = found
-        if not found:
+        sight = self._tracers.look()
+        if sight.gone:
             journal.log("warning", "the tracer has gone")
-            return
+        if sight.lost:
+            journal.log("error", "more processes traced this worker than the kernel could tell of")
+        for found in sight.tracers:
+            self._react(found)
+
+    def _react(self, found: int) -> None:
+        """Raises Sealed or Traced where that is the reaction."""
         journal.log("error", "a process traces this worker", tracer=found, reaction=self._reaction.value)
         if self._reaction is Reaction.SEAL:
             raise self._seal.set(f"process {found} traced the worker")

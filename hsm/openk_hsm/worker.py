@@ -42,7 +42,8 @@ from openk_hsm.uri import HsmUri, parse_uri
 from openk_hsm.watch import PERIOD, Reaction, Traced, Watch
 from openk_memory.errors import LockedMemoryError
 from openk_memory.handoff import HandOff
-from openk_memory.hardening import HardeningRefused, Measure, harden_worker
+from openk_memory.hardening import HardeningRefused, Measure, State, attempt, harden_worker
+from openk_memory.tracers import Tracers
 
 RETRY: Final = 75
 """Exit status (EX_TEMPFAIL): start me again."""
@@ -87,7 +88,8 @@ class _Worker:
         self.backend: Backend = make_backend(self.uri, software=settings.software, state=settings.state)
         self.latch = Latch(settings.state, settings.uri)
         self.seal = Seal(settings.state, settings.uri)
-        self.watch = Watch(settings.on_tracer, self.seal)
+        self.tracers = Tracers()
+        self.watch = Watch(settings.on_tracer, self.seal, self.tracers)
         self.pin = settings.pin
         self.slow = settings.slow
         self.reloads = Reloads(settings.state, settings.uri, settings.pace)
@@ -145,7 +147,7 @@ def _live(listener: socket.socket, worker: _Worker, settings: WorkerSettings) ->
         if isinstance(worker.backend, EarlyLoad):
             worker.backend.load()
         if settings.harden:
-            _harden(worker.uri, settings)
+            _harden(worker, settings)
         if worker.seal.is_set:
             _announce(settings)
             return _wait_sealed(listener, worker)
@@ -192,15 +194,18 @@ def _announce(settings: WorkerSettings) -> None:
         os.close(settings.ready_fd)
 
 
-def _harden(uri: HsmUri, settings: WorkerSettings) -> None:
+def _harden(worker: _Worker, settings: WorkerSettings) -> None:
     """Before the PIN is read. Where it is not known what the module needs, the unit alone confines it to files."""
+    told = attempt(Measure.TRACER_EVENTS, worker.tracers.events.subscribe)
     try:
-        reach = reach_of(uri, settings.pin, settings.state, settings.reach)
+        reach = reach_of(worker.uri, settings.pin, settings.state, settings.reach)
         report = harden_worker(reach, tolerate=_NO_CONFINEMENT)
     except HardeningRefused as refused:
         journal.log("error", "not.started", text=str(refused), report=str(refused.report))
         raise SystemExit(MISCONFIGURED) from None
-    for step in report.missing:
+    for step in (told, *report.steps):
+        if step.state is State.APPLIED:
+            continue
         journal.log("warning", "hardening.missing", measure=step.measure, detail=step.detail)
 
 

@@ -39,6 +39,7 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 class Measure(StrEnum):
     SINGLE_THREAD = "single-thread"
     NO_TRACER = "no-tracer"
+    TRACER_EVENTS = "tracer-events"  # asked for by who listens (openk_memory.tracers), not by harden_*
     UMASK = "umask"
     NO_CORE = "no-core"
     NOT_DUMPABLE = "not-dumpable"

@@ -315,7 +315,7 @@ print(oct(os.stat(os.open(sys.argv[1] + "/made", os.O_CREAT | os.O_WRONLY, 0o666
     )
     report, _, rest = out.partition("---\n")
     lines = report.splitlines()
-    assert [line.split(":")[0] for line in lines] == [measure.value for measure in Measure]
+    assert [line.split(":")[0] for line in lines] == [measure.value for measure in Measure if measure is not Measure.TRACER_EVENTS]
     assert all(": applied: " in line or line.startswith((Measure.BOUNDING, Measure.ENVIRONMENT)) for line in lines)
     assert rest == "trio and threads work\n0o600\n"
 

@@ -4,14 +4,12 @@ with a login of the worker."""
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ import openk
 from openk.errors import Error
 from openk.wire.codes import CODES
 from tests.support.daemon import copy_template, running_daemon, template
+from tests.support.tracing import traced
 
 __all__ = ["template"]
 
@@ -189,32 +188,8 @@ def test_what_was_done_is_answered_and_what_is_under_way_is_refused(template: Pa
         assert macs() == [""] * 30
 
 
-TRACE = """
-import ctypes, os, sys, time
-libc = ctypes.CDLL(None, use_errno=True)
-libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
-assert libc.ptrace(0x4206, int(sys.argv[1]), None, None) == 0, ctypes.get_errno()   # PTRACE_SEIZE: it runs on
-print("traced", flush=True)
-sys.stdin.read()
-"""
-
-
-@contextmanager
-def traced(pid: int) -> Generator[None]:
-    """Somebody traces it, and lets it run."""
-    command = [sys.executable, "-c", TRACE, str(pid)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tracer:
-        assert tracer.stdout is not None
-        try:
-            assert tracer.stdout.readline() == b"traced\n"
-            yield
-        finally:
-            tracer.kill()
-
-
 @pytest.mark.parametrize("reaction", ["log", "seal", "exit"])
 def test_a_tracer_of_the_daemon(template: Path, tmp_path: Path, reaction: str) -> None:
-    assert os.geteuid() == 0, "only root can trace a process that is not dumpable"
     folder = copy_template(template, tmp_path / "dev")
     with running_daemon(folder, options=("--on-tracer", reaction)) as daemon:
         with daemon.client() as client:

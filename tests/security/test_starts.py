@@ -21,6 +21,7 @@ POLICIES: Final = Path(__file__).parents[2] / "policies"
 MISCONFIGURED = 78
 NOBODY = 65534
 DAEMON, WORKER = "openk_daemon", "openk_hsm"
+AF_NETLINK, EAFNOSUPPORT = 16, 97
 PRCTL_DUMPABLE = ["prctl", EPERM, 0, 4]
 PRCTL_NEW_PRIVS = ["prctl", EPERM, 0, 38]
 PRCTL_SECCOMP = ["prctl", EPERM, 0, 22]
@@ -64,6 +65,10 @@ NO_SECCOMP = (
 NO_DUMPABLE = (
     f"not-dumpable: Operation not permitted: allow prctl(PR_SET_DUMPABLE) {PROFILE}; without it every program of this "
     "user can read this process's memory"
+)
+NO_EVENTS = (
+    "a tracer that comes and goes within a tenth of a second is not noticed without the kernel's process events: they want "
+    "Linux 6.6, AF_NETLINK sockets, and the host's network, pid and user namespaces"
 )
 
 CASES: dict[str, tuple[Denied, str, str, str, str]] = {
@@ -111,6 +116,10 @@ CASES: dict[str, tuple[Denied, str, str, str, str]] = {
     "capset filtered": (
         [["capset", EPERM, None, 0]], REFUSES, REFUSES, "",
         f"capabilities: Operation not permitted: allow capget, capset and prctl(PR_CAP_AMBIENT) {PROFILE}",
+    ),
+    "no netlink sockets": (
+        [["socket", EAFNOSUPPORT, 0, AF_NETLINK]], "waits", "waits", "hardening.missing",
+        f"Address family not supported by protocol: {NO_EVENTS}",
     ),
     "limits cannot be read": (
         [["prlimit64", EPERM, None, 0], ["getrlimit", EPERM, None, 0]], REFUSES, REFUSES, "",

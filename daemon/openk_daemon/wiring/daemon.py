@@ -90,7 +90,7 @@ class Daemon:
         self.keys = KeyHandlers(self.keyring, self.pool)
         self.secrets = SecretHandlers(self.hierarchy, self.pool)
         self.seal = Seal(lanes, kept, self._wipe)
-        self.tampering = Tampering(self.seal, lanes, ledger, self.log, lambda: self.config)
+        self.tampering = Tampering(self.seal, lanes, ledger, self.log, lambda: self.config, ground.tracers)
         self._store = store
         self._recovered = False
         self._clearing = False

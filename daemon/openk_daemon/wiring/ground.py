@@ -17,9 +17,10 @@ from openk_daemon.policy.engine import Engine
 from openk_daemon.serve import listen, listen_tcp
 from openk_daemon.store.folder import FolderRefused, check_folder
 from openk_memory import selftest
-from openk_memory.hardening import harden_daemon
+from openk_memory.hardening import Measure, attempt, harden_daemon
 from openk_memory.landlock import Confinement, runtime_paths
 from openk_memory.pool import Pool
+from openk_memory.tracers import Tracers
 
 _SOCKET_NAME: Final = "openkd"  # FileDescriptorName= in systemd/openkd.socket
 
@@ -38,6 +39,7 @@ class Ground:
     inherited: bool
     scraped: tuple[socket, ...]
     """Where metrics and health are served besides their methods."""
+    tracers: Tracers
 
 
 def prepare(loaded: Loaded, log: Log, manager: ServiceManager) -> Ground:
@@ -59,11 +61,13 @@ def prepare(loaded: Loaded, log: Log, manager: ServiceManager) -> Ground:
         write=[config.state, config.socket.path.parent, *lane_folders, *_backups(config)],
         scope=False,  # the service manager's socket may be an abstract one
     )
-    for step in harden_daemon(reach).steps:
+    tracers = Tracers()
+    told = attempt(Measure.TRACER_EVENTS, tracers.events.subscribe)
+    for step in (told, *harden_daemon(reach).steps):
         log.debug("hardening", measure=str(step.measure), state=str(step.state), detail=step.detail)
         if step.state != "applied":
             log.warning("hardening.missing", measure=str(step.measure), detail=step.detail)
-    return Ground(config, loaded, log, manager, pool, engine, tuple(listeners), bool(inherited), scraped)
+    return Ground(config, loaded, log, manager, pool, engine, tuple(listeners), bool(inherited), scraped, tracers)
 
 
 def _backups(config: Config) -> tuple[Path, ...]:

@@ -102,10 +102,13 @@ def test_both_are_up_and_have_said_so(host: Host) -> None:
 
 
 def test_the_units_grant_all_that_is_wanted(host: Host) -> None:
-    """No measure of daemon or worker is missing under them, the kind of memory and the worker's allocator included."""
+    """No measure of daemon or worker is missing under them, the kind of memory and the worker's allocator included, but
+    what they take away on purpose: the kernel's word of a tracer (docs/threat-model.md, N1)."""
     said = host.run("journalctl", "--output=cat", "--unit=openkd.service", "--unit=openk-hsm@main.service")
     assert "openkd ready" in said
-    for event in ("hardening.missing", "memory.kind", "memory.limit", "user.root"):
+    missing = [line for line in said.splitlines() if "hardening.missing" in line]
+    assert ["tracer-events" in line for line in missing] == [True, True]
+    for event in ("memory.kind", "memory.limit", "user.root"):
         assert event not in said
 
 

@@ -15,6 +15,7 @@ from openk_hsm.reach import Named, reach_of
 from openk_hsm.seal import Seal
 from openk_hsm.uri import parse_uri
 from openk_hsm.watch import Reaction, Traced, Watch
+from openk_memory.tracers import Tracers
 
 
 def test_a_mark_is_there_until_it_is_taken_away(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_a_mark_is_not_written_through_a_link(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-class Tracers:
+class Found:
     """Who traces, look by look."""
 
     def __init__(self, *found: int) -> None:
@@ -62,13 +63,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_it_looks_once_a_period_and_tells_once(
     tmp_path: Path, clock: list[float], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    tracers = Tracers(0, 17, 17, 0)
-    watching = Watch(Reaction.LOG, Seal(tmp_path, "u"), tracers)
+    found = Found(0, 17, 17, 0)
+    watching = Watch(Reaction.LOG, Seal(tmp_path, "u"), Tracers(found))
     for _ in range(4):
         watching.look()
         watching.look()  # too early: nobody is asked
         clock[0] += watch.PERIOD
-    assert tracers.found == []
+    assert found.found == []
     told = capfd.readouterr().err
     assert told.count("traces this worker") == 1
     assert told.count("has gone") == 1
@@ -78,7 +79,7 @@ def test_it_looks_once_a_period_and_tells_once(
 def test_before_a_login_it_looks_at_once_and_knows_nobody(tmp_path: Path) -> None:
     """A tracer that stays is no reason to log in before its eyes."""
     seal = Seal(tmp_path, "u")
-    watching = Watch(Reaction.SEAL, seal, Tracers(17, 17, 0))
+    watching = Watch(Reaction.SEAL, seal, Tracers(Found(17, 17, 0)))
     for _ in range(2):
         with pytest.raises(Sealed):
             watching.look_before_login()
@@ -89,10 +90,10 @@ def test_before_a_login_it_looks_at_once_and_knows_nobody(tmp_path: Path) -> Non
 def test_reactions(tmp_path: Path) -> None:
     seal = Seal(tmp_path, "u")
     with pytest.raises(Traced):
-        Watch(Reaction.EXIT, seal, Tracers(17)).look()
+        Watch(Reaction.EXIT, seal, Tracers(Found(17))).look()
     assert not seal.is_set
     with pytest.raises(Sealed):
-        Watch(Reaction.SEAL, seal, Tracers(17)).look()
+        Watch(Reaction.SEAL, seal, Tracers(Found(17))).look()
     assert seal.is_set
 
 
