@@ -189,7 +189,14 @@ async def write(store: LocalStore, first: int, count: int) -> int:
 
 
 async def oldest_of(store: LocalStore, newest: int) -> int:
-    """The sequence of the oldest unit that the feed still has."""
+    """The sequence of the oldest unit that the feed still has. It may become shorter during a search: then once more."""
+    found = await search_oldest(store, newest)
+    while (again := await search_oldest(store, newest)) != found:
+        found = again
+    return found
+
+
+async def search_oldest(store: LocalStore, newest: int) -> int:
     lost, kept = -1, newest - 1
     while kept - lost > 1:
         middle = (lost + kept) // 2
