@@ -109,8 +109,11 @@ def test_a_worker_that_died_is_replaced_and_nobody_notices(dev_folder: Path) -> 
         client.key.create("life/key", "aes-256-gcm")
         daemon.signal(signal.SIGKILL, "hsm-0")
         assert _code(client) == "ok"
-        assert client.system.health().status == "ok"
         daemon.wait_for('"child ended"')
+        until = time.monotonic() + 30  # a round trip that the death fell into may be told of as slow while it lasts
+        while (health := client.system.health()).status != "ok":
+            assert time.monotonic() < until, health
+            time.sleep(0.05)
 
 
 # --- under a service manager ---
