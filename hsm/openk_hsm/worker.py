@@ -206,7 +206,7 @@ def _harden(worker: _Worker, settings: WorkerSettings) -> None:
     for step in (told, *report.steps):
         if step.state is State.APPLIED:
             continue
-        journal.log("warning", "hardening.missing", measure=step.measure, detail=step.detail)
+        journal.log(step.level, "hardening.missing", measure=step.measure, detail=step.detail)
 
 
 def _wait(

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
-from typing import Final
+from typing import Final, Literal
 
 from openk_memory import capabilities, landlock, seccomp
 from openk_memory.capabilities import Capability
@@ -62,6 +62,12 @@ class Step:
     state: State
     detail: str
     """What exactly was applied, or why it is missing and what would help."""
+
+    @property
+    def level(self) -> Literal["info", "warning"]:
+        """How loudly to tell that it is missing: of what only adds to another measure, and is never there under the
+        shipped units, not as of trouble."""
+        return "info" if self.measure is Measure.TRACER_EVENTS else "warning"
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,8 @@ def prepare(loaded: Loaded, log: Log, manager: ServiceManager) -> Ground:
     for step in (told, *harden_daemon(reach).steps):
         log.debug("hardening", measure=str(step.measure), state=str(step.state), detail=step.detail)
         if step.state != "applied":
-            log.warning("hardening.missing", measure=str(step.measure), detail=step.detail)
+            tell = log.info if step.level == "info" else log.warning
+            tell("hardening.missing", measure=str(step.measure), detail=step.detail)
     return Ground(config, loaded, log, manager, pool, engine, tuple(listeners), bool(inherited), scraped, tracers)
 
 

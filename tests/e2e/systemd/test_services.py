@@ -107,7 +107,7 @@ def test_the_units_grant_all_that_is_wanted(host: Host) -> None:
     said = host.run("journalctl", "--output=cat", "--unit=openkd.service", "--unit=openk-hsm@main.service")
     assert "openkd ready" in said
     missing = [line for line in said.splitlines() if "hardening.missing" in line]
-    assert ["tracer-events" in line for line in missing] == [True, True]
+    assert ["tracer-events" in line and '"level": "info"' in line for line in missing] == [True, True]
     for event in ("memory.kind", "memory.limit", "user.root"):
         assert event not in said
 
