@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import openk
-from tests.support.daemon import running_daemon
+from tests.support.daemon import make_template, running_daemon
 from tests.support.frames import Raw, request
 from tests.support.tokens import URI, worker
 
@@ -103,8 +103,9 @@ def _code(client: openk.Client) -> str:
     return "ok"
 
 
-def test_a_worker_that_died_is_replaced_and_nobody_notices(dev_folder: Path) -> None:
-    with running_daemon(dev_folder) as daemon, daemon.client() as client:
+def test_a_worker_that_died_is_replaced_and_nobody_notices(tmp_path: Path) -> None:
+    """On a token that no other daemon uses: that would be told as degraded."""
+    with running_daemon(make_template(tmp_path / "dev")) as daemon, daemon.client() as client:
         client.vault.create("life")
         client.key.create("life/key", "aes-256-gcm")
         daemon.signal(signal.SIGKILL, "hsm-0")
