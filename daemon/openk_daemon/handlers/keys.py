@@ -80,44 +80,35 @@ class KeyHandlers:
         arguments = call.arguments
         name, purpose = arguments.text("key"), arguments.optional_text("purpose")
         await self._turns.take(name)
-        try:
+        with self._turns.kept(name):
             fresh = await self._making.draft(
                 name,
                 Algorithm(arguments.text("algorithm")),
                 None if purpose is None else Purpose(purpose),
                 arguments.optional_text("protection"),
             )
-        except BaseException:
-            self._turns.give(name)
-            raise
         return self._made(fresh, [fresh.version])
 
     async def rotate(self, call: Call) -> Outcome:
         name = call.arguments.text("key")
         await self._turns.take(name)
-        try:
+        with self._turns.kept(name):
             state = await self._keyring.find(name)
             versions = await self._keyring.all_versions(state)
             fresh = await self._making.draft_version(state)
-        except BaseException:
-            self._turns.give(name)
-            raise
         return self._made(fresh, [*versions, fresh.version])
 
     async def renew(self, name: str, wanted: Callable[[KeyState], bool]) -> Outcome | None:
         """`rotate` for openkd itself: None where the key, once its turn has come, is no more `wanted`: somebody else
         rotated it meanwhile. Raises Refusal, HsmError, StoreError, Exhausted, RecordError."""
         await self._turns.take(name)
-        try:
+        with self._turns.kept(name):
             state = await self._keyring.find(name)
-            fresh = await self._making.draft_version(state) if wanted(state) else None
-        except BaseException:
-            self._turns.give(name)
-            raise
-        if fresh is None:
-            self._turns.give(name)
-            return None
-        return self._made(fresh, [fresh.version])
+            if wanted(state):
+                fresh = await self._making.draft_version(state)
+                return self._made(fresh, [fresh.version])
+        self._turns.give(name)
+        return None
 
     async def list_keys(self, call: Call) -> Outcome:
         arguments = call.arguments

@@ -48,11 +48,8 @@ class SecretHandlers:
                 raise Refusal("request.invalid", f"a secret has 1 to {FIELDS_MOST} fields")
             names, values = tuple(fields), tuple(fields.values())
         await self._turns.take(name)
-        try:
+        with self._turns.kept(name):
             change = await self._cabinet.put(name, names, values, arguments.optional_integer("expected"))
-        except BaseException:
-            self._turns.give(name)
-            raise
         return self._changed(name, change, {"secret": name, "version": change.count}, "version")
 
     async def get(self, call: Call) -> Outcome:
@@ -83,11 +80,8 @@ class SecretHandlers:
         arguments = call.arguments
         name = arguments.text("secret")
         await self._turns.take(name)
-        try:
+        with self._turns.kept(name):
             change = await self._cabinet.delete(name, arguments.optional_integer("version"))
-        except BaseException:
-            self._turns.give(name)
-            raise
         return self._changed(name, change, {"secret": name, "deleted": change.count}, "deleted")
 
     def _changed(self, name: str, change: Change, answer: Mapping[str, str | int], fact: str) -> Outcome:

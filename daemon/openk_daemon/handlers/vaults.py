@@ -34,11 +34,8 @@ class VaultHandlers:
     async def create(self, call: Call) -> Outcome:
         name = call.arguments.text("vault")
         await self._turns.take(name)
-        try:
+        with self._turns.kept(name):
             new = await self._vaults.draft(name, call.arguments.optional_text("hsm"))
-        except BaseException:
-            self._turns.give(name)
-            raise
         answer = self._describe(new.keys)
 
         def forget() -> None:

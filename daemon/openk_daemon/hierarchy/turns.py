@@ -7,7 +7,8 @@ of a conflict that the client cannot explain. The store's optimistic versions st
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Generator, Hashable
+from contextlib import contextmanager
 
 from openk_daemon.call import After
 from openk_hsm.pending import Pending, resolved
@@ -36,6 +37,15 @@ class Turns:
             queue.popleft().resolve(None)
         else:
             del self._waiting[thing]
+
+    @contextmanager
+    def kept(self, thing: Hashable) -> Generator[None]:
+        """After `take`: gives the turn back where the body raises. Else it goes on, until the `After` of `ending`."""
+        try:
+            yield
+        except BaseException:
+            self.give(thing)
+            raise
 
     def ending(self, thing: Hashable) -> After:
         """For `Outcome.after`: gives the turn back, whether the change became durable or not."""
