@@ -24,18 +24,6 @@ _LINE_MOST: Final = select.PIPE_BUF
 _STDERR: Final = 2
 
 
-def _is_journald() -> bool:
-    """systemd.exec(5): JOURNAL_STREAM names it."""
-    named = os.environ.get("JOURNAL_STREAM")
-    if not named:
-        return False
-    try:
-        status = os.fstat(_STDERR)
-    except OSError:
-        return False
-    return named == f"{status.st_dev}:{status.st_ino}"
-
-
 class _Journal:
     """This process's: a worker has one."""
 
@@ -44,7 +32,7 @@ class _Journal:
         self.socket: socket | None = None
         self.repeats = Repeats()
         self.dropped = 0
-        self.journald = _is_journald()
+        self.journald = journald.receives(_STDERR, os.environ)
         """Whether standard error is journald's."""
 
 

@@ -8,6 +8,7 @@ One datagram an entry to /run/systemd/journal/socket (systemd's "Native Journal 
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import struct
@@ -19,6 +20,18 @@ VALUE_MOST: Final = 256
 """Characters of a fact that becomes a field: it is for looking up; MESSAGE has all of it."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,57}")
 """Names of facts that become OPENK_ fields: at most 64 of A-Z, 0-9 and _, as journald takes them."""
+
+
+def receives(descriptor: int, environment: Mapping[str, str]) -> bool:
+    """Whether what is written to `descriptor` goes to journald: JOURNAL_STREAM names its stream (systemd.exec(5))."""
+    named = environment.get("JOURNAL_STREAM")
+    if not named:
+        return False
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return named == f"{status.st_dev}:{status.st_ino}"
 
 
 def connect(path: str = SOCKET) -> socket.socket | None:

@@ -61,12 +61,8 @@ _RESERVED: Final = frozenset({"time", "level", "category", "event", "error", "su
 
 
 def form_for(descriptor: int, environment: Mapping[str, str]) -> Form:
-    """How lines should look on `descriptor`: JOURNAL_STREAM names journald's (systemd.exec(5))."""
-    try:
-        status = os.fstat(descriptor)
-    except OSError:
-        return Form.JSON
-    if environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
+    """How lines should look on `descriptor`, which need not be open."""
+    if journald.receives(descriptor, environment):
         return Form.JOURNAL
     return Form.TERMINAL if os.isatty(descriptor) else Form.JSON
 
