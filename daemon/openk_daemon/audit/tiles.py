@@ -114,7 +114,7 @@ class Tiles:
             for _, descriptor in written:
                 os.close(descriptor)
         for folder in sorted(folders, reverse=True):
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def _make_folders(self, parent: str) -> list[str]:
         """The folders whose content changes: `parent`, and those above it that had to get a new one."""
@@ -208,7 +208,8 @@ def _write_whole(descriptor: int, content: bytes) -> None:
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _sync_folder(path: str) -> None:
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """What was made, renamed or removed in it is durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from openk_daemon.audit.tiles import CHECKPOINT as HEAD
-from openk_daemon.audit.tiles import File, Tiles
+from openk_daemon.audit.tiles import File, Tiles, sync_folder
 from openk_daemon.backup import manifest
 from openk_daemon.backup.seam import BackupDamaged, Original
-from openk_daemon.backup.shelf import remove, sync_folder
+from openk_daemon.backup.shelf import remove
 from openk_daemon.backup.verification import Verified, verify
 from openk_daemon.store.folder import LOCK, RESTORING, FolderLock
 from openk_daemon.store.seam import StoreError
@@ -121,7 +121,7 @@ def _furnish(backup: Path, partial: Path, original: Original) -> Verified:
     verified = verify(partial, original, keep=keep)
     tiles.write(waiting)
     tiles.write([File(HEAD, verified.text.encode())])
-    return Verified(backup.name, verified.manifest, verified.text, verified.checkpoint)
+    return verified
 
 
 def _copy_file(source: Path, target: Path) -> None:

@@ -30,9 +30,8 @@ Keep = Callable[[list[File]], None]
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What is in the backup `name`."""
+    """What is in a backup, `text`: the signed head as it lies there."""
 
-    name: str
     manifest: Manifest
     text: str
     checkpoint: Checkpoint
@@ -60,7 +59,7 @@ def verify(folder: Path, original: Original, going_on: Going = nothing, keep: Ke
             f"the store has {entries} entries of which {checkpoint.size} are signed, and {manifest.FILE} tells of "
             f"{found.entries} and {found.signed}"
         )
-    return Verified(folder.name, found, text, checkpoint)
+    return Verified(found, text, checkpoint)
 
 
 def read_head(content: bytes) -> tuple[str, Checkpoint]:

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from openk_daemon.store.database import Connection, fetch, pack_entries, translate
+from openk_daemon.store.database import PAGE, Connection, fetch, pack_entries, translate
 from openk_daemon.store.feed import KEPT, next_oldest
 from openk_daemon.store.seam import Committed, Conflict, StoreError, Unit, Write
 from openk_hsm.pending import Pending
@@ -34,7 +34,6 @@ HANDFUL: Final = 256
 """Units handed over at once, at most: how far a group may go beyond what it had."""
 CHECKPOINT_PAGES: Final = 900
 """About how many pages gather in the write-ahead log before they are moved: LOG_AHEAD holds 1000."""
-PAGE: Final = 4096
 
 _log = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from openk_daemon.store.database import (
     FILE,
     FORMAT,
     MARK,
+    PAGE,
     Connection,
     close_all,
     fetch,
@@ -145,7 +146,7 @@ def _copy(source: Connection, copy: _Copying, target: str, piece: Piece) -> None
                 pieces += 1
                 if pieces % SYNCED == 0:
                     os.fdatasync(descriptor)
-                piece((backup.page_count - backup.remaining) * 4096, backup.page_count * 4096)
+                piece((backup.page_count - backup.remaining) * PAGE, backup.page_count * PAGE)
         finally:
             backup.finish()
         os.fsync(descriptor)

@@ -28,6 +28,8 @@ FILE: Final = "store.db"
 FORMAT: Final = 1
 MARK: Final = int.from_bytes(b"opkS", "big")
 CHECKSUM_BYTES: Final = 8
+PAGE: Final = 4096
+"""Bytes: SQLite's own choice."""
 LOG_AHEAD: Final = 4 << 20
 """Bytes the write-ahead log has from the start: overwriting a file is half the price of making it grow."""
 LOG_MOST: Final = 16 << 20
