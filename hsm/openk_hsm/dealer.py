@@ -63,12 +63,13 @@ class Dealer:
         in a while. For which requests each of those that hang is at work."""
         hung: list[list[int]] = []
         for link in list(self._links):
-            asked = link.requests
+            hangs = link.hung(now)
+            if hangs:
+                hung.append(link.requests)
             for operation in link.abandon(now):
                 self._waiting.timed_out += 1
                 operation.pending.fail(TimedOut("the HSM did not answer within the deadline"))
-            if link.hung(now):
-                hung.append(asked)
+            if hangs:
                 link.give_up()
         if now - self._kept_alive >= self._limits.keep_alive:
             self._kept_alive = now

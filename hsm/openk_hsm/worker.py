@@ -42,7 +42,7 @@ from openk_hsm.uri import HsmUri, parse_uri
 from openk_hsm.watch import PERIOD, Reaction, Traced, Watch
 from openk_memory.errors import LockedMemoryError
 from openk_memory.handoff import HandOff
-from openk_memory.hardening import HardeningRefused, Measure, State, attempt, harden_worker
+from openk_memory.hardening import HardeningRefused, Measure, Report, attempt, harden_worker
 from openk_memory.tracers import Tracers
 
 RETRY: Final = 75
@@ -203,9 +203,7 @@ def _harden(worker: _Worker, settings: WorkerSettings) -> None:
     except HardeningRefused as refused:
         journal.log("error", "not.started", text=str(refused), report=str(refused.report))
         raise SystemExit(MISCONFIGURED) from None
-    for step in (told, *report.steps):
-        if step.state is State.APPLIED:
-            continue
+    for step in Report((told, *report.steps)).missing:
         journal.log(step.level, "hardening.missing", measure=step.measure, detail=step.detail)
 
 
