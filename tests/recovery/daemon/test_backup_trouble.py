@@ -6,10 +6,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,22 +15,13 @@ import pytest
 import openk
 from openk_daemon.backup.verification import verify
 from openk_daemon.store.copying import SqliteOriginal
+from tests.recovery.daemon.assault import small_disk
 from tests.support.daemon import copy_template, running_daemon, with_backups
 
 LARGE = 40
 """Secrets of VALUE bytes: a store that takes a while to copy, and does not fit ROOM."""
 VALUE = 400_000
 ROOM = 6 << 20
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    options = f"size={ROOM},mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "openk-test", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def furnish(client: openk.Client) -> None:
@@ -51,7 +40,7 @@ def until(holds: Callable[[], bool], what: str) -> None:
 def test_a_full_disk_is_told_of_and_costs_nobody_anything(template: Path, tmp_path: Path) -> None:
     folder = with_backups(copy_template(template, tmp_path / "dev"))
     shelf = folder / "backups"
-    with small_disk(shelf), running_daemon(folder) as daemon:
+    with small_disk(shelf, ROOM), running_daemon(folder) as daemon:
         daemon.wait_for("backup.made ")
         (first,) = [name for name in os.listdir(shelf) if name != "lock"]
         with daemon.client() as client:

@@ -5,32 +5,18 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
 from openk_daemon.config import Audit
-from tests.recovery.daemon.assault import examine, load, public_key
+from tests.recovery.daemon.assault import examine, load, public_key, small_disk
 from tests.support.daemon import copy_template, running_daemon
 from tests.support.load import Book, Refused, Wire, check, furnish
 
 ROOM = 48 << 20
 """Bytes beyond those that the audit log holds in reserve."""
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    folder.mkdir(mode=0o700)
-    options = f"size={Audit().reserve_bytes + ROOM},mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "openk-test", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 async def until(wire: Wire, admitted: bool) -> None:
@@ -50,7 +36,7 @@ async def test_a_full_disk_stops_admission_and_no_more(template: Path, tmp_path:
     folder = copy_template(template, tmp_path / "dev")
     book = Book()
     ballast = folder / "state" / "ballast"
-    with small_disk(folder / "state"):
+    with small_disk(folder / "state", Audit().reserve_bytes + ROOM):
         with running_daemon(folder) as daemon:
             await furnish(daemon.socket, book)
             wire = Wire(daemon.socket)

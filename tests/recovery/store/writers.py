@@ -27,7 +27,7 @@ from openk_daemon.store.copying import SqliteOriginal
 from openk_daemon.store.seam import Conflict, Unit, Write
 from openk_daemon.store.sqlite import open_store
 from openk_hsm.pending import drive
-from tests.daemon.audit.logs import SLOW, run_state
+from tests.daemon.audit.logs import SLOW, Running, run_state
 
 FLIGHT = 16
 RECORDS = 30
@@ -73,26 +73,25 @@ async def write_records(state: str, ready: int) -> None:
         await trio.sleep_forever()
 
 
+async def change(running: Running, chance: random.Random, size: int) -> None:
+    """Change one of 20 records after the other, `size` bytes each."""
+    while True:
+        id_ = b"%02d" % chance.randrange(20)
+        record = await running.store.read("key", id_)
+        version = 0 if record is None else record.version
+        try:
+            await running.ledger.commit('{"method":"key.create"}', (Write("key", id_, version, chance.randbytes(size)),))
+        except Conflict:
+            continue  # another writer was faster
+
+
 async def keep_log(state: str, ready: int) -> None:
     """Writers whose log is signed very often, so that kills meet every step of publishing."""
     chance = random.Random(os.getpid())
     async with run_state(state, replace(SLOW, interval=0.003, count=50)) as running:
         os.write(ready, b"r")
-
-        async def writer() -> None:
-            while True:
-                id_ = b"%02d" % chance.randrange(20)
-                record = await running.store.read("key", id_)
-                version = 0 if record is None else record.version
-                try:
-                    await running.ledger.commit(
-                        '{"method":"key.create"}', (Write("key", id_, version, chance.randbytes(9)),)
-                    )
-                except Conflict:
-                    continue  # another writer was faster
-
         for _ in range(8):
-            drive(writer(), lambda _value, error: print(repr(error), flush=True))
+            drive(change(running, chance, 9), lambda _value, error: print(repr(error), flush=True))
         await trio.sleep_forever()
 
 
@@ -104,17 +103,7 @@ async def make_backups(state: str, ready: int) -> None:
     chance = random.Random(os.getpid())
     async with run_state(state, replace(SLOW, interval=0.05)) as running:
         os.write(ready, b"r")
-
-        async def write() -> None:
-            while True:
-                id_ = b"%02d" % chance.randrange(20)
-                record = await running.store.read("key", id_)
-                version = 0 if record is None else record.version
-                await running.ledger.commit(
-                    '{"method":"key.create"}', (Write("key", id_, version, chance.randbytes(60_000)),)
-                )
-
-        drive(write(), lambda _value, error: print(repr(error), flush=True))
+        drive(change(running, chance, 60_000), lambda _value, error: print(repr(error), flush=True))
         while True:
             head = await running.head()
             order = Order(head.checkpoint, 3, 0, "0.0.0", lambda: next(moments))
